@@ -1,0 +1,537 @@
+//! The authority: created once, opened often, signing leaves.
+
+use std::fmt;
+
+use rcgen::{Issuer, PublicKeyData};
+use time::OffsetDateTime;
+
+use crate::certificate::{Certificate, MAX_CERTIFICATE_FILE};
+use crate::config::SiteConfig;
+use crate::error::{Error, Result, Stamp};
+use crate::issued;
+use crate::key::{MAX_KEY_FILE, PrivateKey, random_bytes, wiped};
+use crate::location::{PkiLocation, attempts, pause, retry_stale};
+use crate::names::PeerName;
+use crate::profile::{self, BACKDATE, Constraints, Signer, Validity};
+use crate::request::LeafRequest;
+use crate::store::{self, Access, Dir, Durability};
+use crate::trust::TrustBundle;
+use crate::ttl::Ttl;
+use crate::user::current_user_name;
+use crate::webhosts;
+
+pub(crate) const CA_KEY: &str = "ca.key";
+pub(crate) const CA_CERT: &str = "ca.crt";
+pub(crate) const TRUST: &str = "trust.crt";
+pub(crate) const CLIENT_KEY: &str = "client.key";
+pub(crate) const CLIENT_CERT: &str = "client.crt";
+/// The authority being phased in. Its key's rename onto [`CA_KEY`] is the one
+/// step that makes it the signer.
+pub(crate) const NEXT_KEY: &str = "ca.next.key";
+pub(crate) const NEXT_CERT: &str = "ca.next.crt";
+
+/// A user's certificate authority, ready to sign.
+///
+/// It is `Send` and `Sync`; open it once and issue often. After a rotation by
+/// somebody else [`Authority::is_current`] says so.
+pub struct Authority {
+    location: PkiLocation,
+    site: SiteConfig,
+    certificate: Certificate,
+    trust: TrustBundle,
+    signer: Signer,
+    seen: Vec<FileMark>,
+}
+
+/// What tells one version of a file from another without reading it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct FileMark {
+    device: u64,
+    inode: u64,
+    size: i64,
+    modified: (i64, u64),
+}
+
+/// A leaf just issued.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Issued {
+    /// The leaf.
+    pub certificate: Certificate,
+    /// Its key, unless the request brought one.
+    pub key: Option<PrivateKey>,
+    /// What its bearer should trust.
+    pub trust: TrustBundle,
+    /// What the user should know though it worked.
+    pub notices: Vec<Notice>,
+}
+
+/// Something that the user should know though the operation succeeded.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The lifetime asked for is longer than the site allows.
+    ShortenedBySite {
+        /// What was asked for.
+        asked: Ttl,
+        /// What the site allows.
+        given: Ttl,
+    },
+    /// The authority itself ends sooner than the lifetime asked for.
+    ShortenedByAuthority {
+        /// When leaf and authority end.
+        until: OffsetDateTime,
+    },
+    /// The certificate is good but could not be entered in the record.
+    NotRecorded(Error),
+    /// The authority's own end is near.
+    AuthorityEndsSoon {
+        /// When.
+        at: OffsetDateTime,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Notice::ShortenedBySite { asked, given } => {
+                write!(
+                    f,
+                    "the lifetime {asked} was shortened to {given}, the longest this site allows"
+                )
+            }
+            Notice::ShortenedByAuthority { until } => write!(
+                f,
+                "the lifetime was shortened: the authority itself ends at {}; replace it with: ood-ca rotate --prepare",
+                Stamp(*until)
+            ),
+            Notice::NotRecorded(error) => write!(
+                f,
+                "the certificate is good but is missing from the record of issued ones: {error}"
+            ),
+            Notice::AuthorityEndsSoon { at } => write!(
+                f,
+                "the authority ends at {}; replace it in time with: ood-ca rotate --prepare",
+                Stamp(*at)
+            ),
+        }
+    }
+}
+
+/// The signer and what is trusted, as the files say.
+pub(crate) struct State {
+    pub(crate) key: PrivateKey,
+    pub(crate) certificate: Certificate,
+    pub(crate) trust: TrustBundle,
+    /// A rotation's commit point has passed but not all its files are in place.
+    pub(crate) unfinished: bool,
+}
+
+impl Authority {
+    /// Opens the authority; creates nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoAuthority`] if there is none; [`Error::UnsafePath`] if a file
+    /// or directory has an unsafe owner, mode or type; [`Error::KeyMismatch`],
+    /// [`Error::NotAnAuthority`], [`Error::AuthorityExpired`],
+    /// [`Error::AuthorityNotYetValid`]; [`Error::Io`].
+    pub fn open(location: &PkiLocation, site: &SiteConfig, now: OffsetDateTime) -> Result<Self> {
+        let (state, seen) = location.with(|dir| {
+            // Marks first: a change while we read makes them old, not new.
+            let seen = marks(dir)?;
+            Ok((load(dir)?, seen))
+        })?;
+        check_time(&state.certificate, now)?;
+        let issuer = Issuer::from_ca_cert_der(state.certificate.der(), state.key)
+            .map_err(|_| Error::bad_certificate(CA_CERT, "it cannot be used to sign"))?;
+        Ok(Authority {
+            location: location.clone(),
+            site: site.clone(),
+            signer: Signer {
+                issuer,
+                subject: state.certificate.subject().to_owned(),
+                constraints: Constraints::of(&state.certificate),
+            },
+            certificate: state.certificate,
+            trust: state.trust,
+            seen,
+        })
+    }
+
+    /// Opens the authority, creating it first if there is none. Any number of
+    /// processes on any number of hosts may do this at once: one authority
+    /// comes of it.
+    ///
+    /// # Errors
+    /// As for [`Authority::open`], but never [`Error::NoAuthority`].
+    pub fn ensure(location: &PkiLocation, site: &SiteConfig, now: OffsetDateTime) -> Result<Self> {
+        let mut last = None;
+        for attempt in attempts() {
+            match Self::open(location, site, now) {
+                Err(Error::NoAuthority { .. }) => {}
+                result => return result,
+            }
+            match retry_stale(|| create(location, site, now)) {
+                Ok(()) => {}
+                // Somebody else was first, and this host may not see it yet.
+                Err(e) if store::is_taken(&e) => {
+                    last = Some(e);
+                    if attempt > 0 {
+                        pause(attempt);
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        match Self::open(location, site, now) {
+            Err(Error::NoAuthority { path }) => Err(last.unwrap_or(Error::NoAuthority { path })),
+            result => result,
+        }
+    }
+
+    /// Issues a leaf and enters it in the record.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] if the request breaks a rule of the profile or of
+    /// the site. A record that cannot be written is a [`Notice`], no error.
+    pub fn issue(&self, request: &LeafRequest, now: OffsetDateTime) -> Result<Issued> {
+        let issued = self.mint(request, now)?;
+        self.record_or_notice(issued)
+    }
+
+    pub(crate) fn record_or_notice(&self, mut issued: Issued) -> Result<Issued> {
+        if let Err(error) = self.record(&issued.certificate) {
+            match error {
+                Error::Io { .. } | Error::NoAuthority { .. } => {
+                    issued.notices.push(Notice::NotRecorded(error));
+                }
+                unsafe_place => return Err(unsafe_place),
+            }
+        }
+        Ok(issued)
+    }
+
+    /// Signs a leaf without entering it in the record, touching no file: for
+    /// callers that call [`Authority::record`] themselves, and for benchmarks.
+    ///
+    /// # Errors
+    /// As for [`Authority::issue`].
+    pub fn mint(&self, request: &LeafRequest, now: OffsetDateTime) -> Result<Issued> {
+        request.check(self.site.allow_wildcards)?;
+        check_time(&self.certificate, now)?;
+        let mut notices = Vec::new();
+        let validity = self.validity(request.ttl, now, &mut notices);
+        let (certificate, key) = match &request.key {
+            Some(key) => (self.sign(request, key, validity)?, None),
+            None => {
+                let key = PrivateKey::generate(self.site.key_type)?;
+                (self.sign(request, &key, validity)?, Some(key))
+            }
+        };
+        Ok(Issued {
+            certificate,
+            key,
+            trust: self.trust.clone(),
+            notices,
+        })
+    }
+
+    fn sign(
+        &self,
+        request: &LeafRequest,
+        key: &impl PublicKeyData,
+        validity: Validity,
+    ) -> Result<Certificate> {
+        profile::leaf(&request.subject, key, &self.signer, validity)
+    }
+
+    fn validity(
+        &self,
+        asked: Option<Ttl>,
+        now: OffsetDateTime,
+        notices: &mut Vec<Notice>,
+    ) -> Validity {
+        let most = self.site.max_leaf_lifetime;
+        let mut ttl = asked.unwrap_or(self.site.leaf_lifetime);
+        if ttl > most {
+            notices.push(Notice::ShortenedBySite {
+                asked: ttl,
+                given: most,
+            });
+            ttl = most;
+        }
+        let now = profile::whole_second(now);
+        let end = self.certificate.not_after();
+        let mut not_after = now + ttl.duration();
+        if not_after > end {
+            notices.push(Notice::ShortenedByAuthority { until: end });
+            not_after = end;
+        }
+        Validity {
+            not_before: (now - BACKDATE).max(self.certificate.not_before()),
+            not_after,
+        }
+    }
+
+    /// Enters a certificate in the record.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::UnsafePath`].
+    pub fn record(&self, certificate: &Certificate) -> Result<()> {
+        self.location.with(|dir| issued::record(dir, certificate))
+    }
+
+    /// Whether the files still say what they said when this was opened. Looks
+    /// at them with three `stat` calls and reads none.
+    ///
+    /// # Errors
+    /// [`Error::NoAuthority`], [`Error::UnsafePath`], [`Error::Io`].
+    pub fn is_current(&self) -> Result<bool> {
+        Ok(self.location.with(marks)? == self.seen)
+    }
+
+    /// The certificate that signs now.
+    #[must_use]
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Every authority to be trusted now.
+    #[must_use]
+    pub fn trust(&self) -> &TrustBundle {
+        &self.trust
+    }
+
+    /// Where it lives.
+    #[must_use]
+    pub fn location(&self) -> &PkiLocation {
+        &self.location
+    }
+
+    /// The site's settings it was opened with.
+    #[must_use]
+    pub fn site(&self) -> &SiteConfig {
+        &self.site
+    }
+
+    /// Whether its name constraints let it sign for this name or address.
+    #[must_use]
+    pub fn permits(&self, peer: &PeerName) -> bool {
+        match (&self.signer.constraints, peer) {
+            (None, _) => true,
+            (Some(limits), PeerName::Host(name)) => limits.permit_name(name),
+            (Some(limits), PeerName::Ip(address)) => limits.permit_address(*address),
+        }
+    }
+
+    /// The domains and subnets it may sign for; `None` if it has no limits.
+    #[must_use]
+    pub fn limits(&self) -> Option<Vec<String>> {
+        self.signer.constraints.as_ref().map(Constraints::describe)
+    }
+
+    pub(crate) fn signing_key(&self) -> &PrivateKey {
+        self.signer.issuer.key()
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("location", &self.location.path())
+            .field("certificate", &self.certificate)
+            .field("key", self.signing_key())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn check_time(authority: &Certificate, now: OffsetDateTime) -> Result<()> {
+    if authority.is_expired(now) {
+        return Err(Error::AuthorityExpired {
+            at: authority.not_after(),
+        });
+    }
+    if now < authority.not_before() {
+        return Err(Error::AuthorityNotYetValid {
+            at: authority.not_before(),
+            now,
+        });
+    }
+    Ok(())
+}
+
+fn marks(dir: &Dir) -> Result<Vec<FileMark>> {
+    let mark = |name: &&str| -> Result<Option<FileMark>> {
+        let stat = dir.stat_entry(name.as_ref())?;
+        Ok(stat.map(|s| FileMark {
+            device: s.st_dev,
+            inode: s.st_ino,
+            size: s.st_size,
+            modified: (s.st_mtime, s.st_mtime_nsec),
+        }))
+    };
+    [CA_KEY, CA_CERT, TRUST]
+        .iter()
+        .map(mark)
+        .map(|m| m.map(Option::unwrap_or_default))
+        .collect()
+}
+
+pub(crate) fn read_key(dir: &Dir, name: &str) -> Result<Option<PrivateKey>> {
+    let path = dir.path().join(name).display().to_string();
+    match dir.read(name, Access::Private, MAX_KEY_FILE)? {
+        Some(pem) => PrivateKey::from_pem_named(&wiped(pem), &path).map(Some),
+        None => Ok(None),
+    }
+}
+
+pub(crate) fn read_certificate(dir: &Dir, name: &str) -> Result<Option<Certificate>> {
+    let path = dir.path().join(name).display().to_string();
+    match dir.read(name, Access::Public, MAX_CERTIFICATE_FILE)? {
+        Some(pem) => Certificate::from_pem_named(&pem, &path).map(Some),
+        None => Ok(None),
+    }
+}
+
+pub(crate) fn read_trust(dir: &Dir) -> Result<TrustBundle> {
+    let path = dir.path().join(TRUST).display().to_string();
+    match dir.read(TRUST, Access::Public, TrustBundle::MAX_BYTES)? {
+        Some(pem) => TrustBundle::from_pem_named(&pem, &path),
+        None => Err(Error::bad_certificate(path, "it is missing")),
+    }
+}
+
+/// Reads the signer and the trust bundle, which another process may be
+/// replacing at this moment: a state that does not fit together is read again.
+pub(crate) fn load(dir: &Dir) -> Result<State> {
+    let mut last = None;
+    for attempt in 0..5 {
+        if attempt > 0 {
+            pause(attempt - 1);
+        }
+        match load_once(dir) {
+            Err(e @ (Error::KeyMismatch { .. } | Error::BadCertificate { .. })) => last = Some(e),
+            result => return result,
+        }
+    }
+    Err(last.unwrap_or(Error::NoAuthority {
+        path: dir.path().to_owned(),
+    }))
+}
+
+fn load_once(dir: &Dir) -> Result<State> {
+    let path = |name: &str| dir.path().join(name);
+    let key = read_key(dir, CA_KEY)?.ok_or_else(|| Error::BadKey {
+        what: path(CA_KEY).display().to_string(),
+        why: "it is missing",
+    })?;
+    let current = read_certificate(dir, CA_CERT)?
+        .ok_or_else(|| Error::bad_certificate(path(CA_CERT).display(), "it is missing"))?;
+    let trust = read_trust(dir)?;
+    let (key, certificate, unfinished) = if current.belongs_to(&key) {
+        if trust.contains(&current) {
+            (key, current, false)
+        } else {
+            // The emergency has changed the trust but not yet the signer.
+            let next_key = read_key(dir, NEXT_KEY)?;
+            let next = read_certificate(dir, NEXT_CERT)?;
+            match (next_key, next) {
+                (Some(key), Some(next)) if next.belongs_to(&key) && trust.contains(&next) => {
+                    (key, next, true)
+                }
+                _ => {
+                    profile::check_authority(&current, &path(CA_CERT).display().to_string())?;
+                    return Err(Error::bad_certificate(
+                        path(TRUST).display(),
+                        "it does not hold the authority in ca.crt",
+                    ));
+                }
+            }
+        }
+    } else {
+        // The activation has changed the key but not yet the certificate.
+        match read_certificate(dir, NEXT_CERT)? {
+            Some(next) if next.belongs_to(&key) && trust.contains(&next) => (key, next, true),
+            _ => {
+                return Err(Error::KeyMismatch {
+                    key: path(CA_KEY),
+                    certificate: path(CA_CERT),
+                });
+            }
+        }
+    };
+    // That it is an authority was checked with the rest of the trust bundle.
+    Ok(State {
+        key,
+        certificate,
+        trust,
+        unfinished,
+    })
+}
+
+/// What a directory under construction is called, beside the real one.
+pub(crate) fn half_made_prefix(pki: &std::ffi::OsStr) -> String {
+    format!(".{}.tmp-", pki.to_string_lossy())
+}
+
+/// Builds the whole directory aside and renames it into place.
+fn create(location: &PkiLocation, site: &SiteConfig, now: OffsetDateTime) -> Result<()> {
+    let parent = location.create_parent()?;
+    let random = u64::from_ne_bytes(random_bytes::<8>()?);
+    let aside = format!("{}{random:016x}", half_made_prefix(location.name()));
+    let aside: &std::ffi::OsStr = aside.as_ref();
+    let result = fill(&parent, aside, site, now).and_then(|()| {
+        rustix::fs::renameat(parent.fd(), aside, parent.fd(), location.name())
+            .map_err(|e| Error::io("create the directory", &location.path(), e))
+    });
+    if result.is_err() {
+        let _ = parent.remove_tree(aside);
+    }
+    result?;
+    parent.sync()
+}
+
+fn fill(
+    parent: &Dir,
+    aside: &std::ffi::OsStr,
+    site: &SiteConfig,
+    now: OffsetDateTime,
+) -> Result<()> {
+    let dir = parent.create_own(aside)?;
+    let key = PrivateKey::generate(site.key_type)?;
+    let certificate = profile::authority(&key, site, now)?;
+    let key_pem = key.to_pem();
+    let signer = Signer {
+        issuer: Issuer::from_ca_cert_der(certificate.der(), key)
+            .map_err(|_| Error::Crypto("the new authority cannot sign"))?,
+        subject: certificate.subject().to_owned(),
+        constraints: Constraints::of(&certificate),
+    };
+    let client_key = PrivateKey::generate(site.key_type)?;
+    let now = profile::whole_second(now);
+    let client = profile::leaf(
+        &LeafRequest::client(current_user_name()).subject,
+        &client_key,
+        &signer,
+        Validity {
+            not_before: certificate.not_before(),
+            not_after: (now + site.leaf_lifetime.duration()).min(certificate.not_after()),
+        },
+    )?;
+    for sub in [issued::ISSUED, webhosts::WEBHOSTS] {
+        dir.create_own(sub.as_ref())?;
+    }
+    issued::record(&dir, &certificate)?;
+    issued::record(&dir, &client)?;
+    let certificate = certificate.to_pem();
+    dir.replace_all(
+        &[
+            (CA_KEY, key_pem.as_bytes(), Access::Private),
+            (CA_CERT, certificate.as_bytes(), Access::Public),
+            (TRUST, certificate.as_bytes(), Access::Public),
+            (CLIENT_KEY, client_key.to_pem().as_bytes(), Access::Private),
+            (CLIENT_CERT, client.to_pem().as_bytes(), Access::Public),
+        ],
+        Durability::Synced,
+    )
+}

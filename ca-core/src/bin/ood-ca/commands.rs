@@ -1,0 +1,151 @@
+//! One function for each command: call the library, print the outcome.
+
+mod check;
+mod issue;
+mod renew;
+mod rotate;
+mod show;
+
+use std::io::Read;
+use std::path::Path;
+
+use ca_core::{Authority, ClientLeaf, Error, PkiLocation, Result, SiteConfig, now};
+use clap::CommandFactory;
+use serde_json::json;
+
+use crate::args::{Args, Command};
+use crate::{json, print};
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    match &args.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "ood-ca", &mut script);
+            print::raw(&script);
+            Ok(0)
+        }
+        Command::Man { out } => man(out.as_deref()),
+        Command::Doctor => check::doctor(args),
+        command => {
+            let context = Context::new(args)?;
+            match command {
+                Command::Init => init(&context),
+                Command::Issue(issue) => issue::run(&context, issue),
+                Command::Renew(renew) => renew::renew(&context, renew),
+                Command::NeedsRenewal(needs) => renew::needs_renewal(&context, needs),
+                Command::Rotate(rotate) => rotate::run(&context, rotate),
+                Command::Verify(verify) => check::verify(&context, verify),
+                _ => show::run(&context),
+            }
+        }
+    }
+}
+
+/// What every command needs to know.
+struct Context {
+    location: PkiLocation,
+    site: SiteConfig,
+    json: bool,
+}
+
+impl Context {
+    fn new(args: &Args) -> Result<Self> {
+        let site = SiteConfig::load(args.config.as_deref())?;
+        let location = location(args, &site)?;
+        Ok(Context {
+            location,
+            site,
+            json: args.json,
+        })
+    }
+
+    fn warn_all(&self, notices: &[impl ToString]) {
+        for notice in notices {
+            print::warning(&notice.to_string());
+        }
+    }
+}
+
+fn location(args: &Args, site: &SiteConfig) -> Result<PkiLocation> {
+    match &args.pki_dir {
+        Some(dir) => PkiLocation::at(dir),
+        None => PkiLocation::for_user(site),
+    }
+}
+
+fn init(context: &Context) -> Result<u8> {
+    let now = now();
+    let created = matches!(
+        Authority::open(&context.location, &context.site, now),
+        Err(Error::NoAuthority { .. })
+    );
+    let authority = Authority::ensure(&context.location, &context.site, now)?;
+    let mut notices = Vec::new();
+    if !created && ClientLeaf::examine(&context.location, now)?.due.is_due() {
+        notices = authority.renew_client(now)?.notices;
+    }
+    context.warn_all(&notices);
+    let path = context.location.path().display().to_string();
+    if context.json {
+        json::print(&json!({
+            "pki_dir": path,
+            "created": created,
+            "authority": json::certificate(authority.certificate(), now),
+            "notices": strings(&notices),
+        }));
+    } else {
+        let until = print::time(authority.certificate().not_after());
+        print::line(&if created {
+            format!("created your certificate authority in {path}, valid until {until}")
+        } else {
+            format!("your certificate authority is in {path}, valid until {until}")
+        });
+    }
+    Ok(0)
+}
+
+fn strings(items: &[impl ToString]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+/// Reads a file that the user named, or standard input for `-`. The bounds on
+/// its content are its parser's.
+fn read_named(path: &Path) -> Result<Vec<u8>> {
+    const MOST: u64 = 64 * 1024;
+    let fail = |source| Error::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
+    // It may be a key: room for all of it, so that no copy is left behind.
+    let mut content = Vec::with_capacity(MOST as usize + 64);
+    if path == Path::new("-") {
+        let stdin = std::io::stdin().lock();
+        stdin.take(MOST).read_to_end(&mut content).map_err(fail)?;
+    } else {
+        let file = std::fs::File::open(path).map_err(fail)?;
+        file.take(MOST).read_to_end(&mut content).map_err(fail)?;
+    }
+    Ok(content)
+}
+
+fn man(out: Option<&Path>) -> Result<u8> {
+    let fail = |path: &Path, source| Error::Io {
+        action: "write the manual pages to",
+        path: path.to_owned(),
+        source,
+    };
+    match out {
+        Some(dir) => {
+            clap_mangen::generate_to(Args::command(), dir).map_err(|e| fail(dir, e))?;
+        }
+        None => {
+            let mut page = Vec::new();
+            let rendered = clap_mangen::Man::new(Args::command()).render(&mut page);
+            rendered.map_err(|e| fail(Path::new("standard output"), e))?;
+            print::raw(&page);
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,107 @@
+use ca_core::doctor::{self, Check, Verdict};
+use ca_core::{
+    Certificate, Error, Overview, PeerName, PrivateKey, Purpose, Result, SiteConfig, TrustBundle,
+    now,
+};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{Context, location, read_named};
+use crate::args::{Args, Verify};
+use crate::{json, print};
+
+pub(super) fn verify(context: &Context, args: &Verify) -> Result<u8> {
+    let now = now();
+    let certificate = Certificate::from_pem(&read_named(&args.certificate)?)?;
+    let trust = match &args.trust {
+        Some(path) => TrustBundle::from_pem(&read_named(path)?)?,
+        None => Overview::read(&context.location, now)?.trust,
+    };
+    let purpose = if args.client {
+        Purpose::Client
+    } else {
+        Purpose::Server
+    };
+    let peer = args.host.clone().or(args.ip.map(PeerName::Ip));
+    let verified = trust
+        .verify(&certificate, purpose, peer.as_ref(), now)
+        .and_then(|()| check_key(args, &certificate));
+    if context.json {
+        json::print(&json!({
+            "valid": verified.is_ok(),
+            "reason": verified.as_ref().err().map(ToString::to_string),
+            "purpose": if args.client { "client" } else { "server" },
+            "peer": peer.map(|p| p.to_string()),
+            "certificate": json::certificate(&certificate, now),
+        }));
+        // The object says it all; a second one would be one too many.
+        if let Err(error) = verified {
+            print::failure(&error, false);
+            return Ok(1);
+        }
+        return Ok(0);
+    }
+    verified?;
+    let until = print::time(certificate.not_after());
+    let whom = peer.map(|p| format!(" for {p}")).unwrap_or_default();
+    print::line(&format!(
+        "valid {} certificate{whom} until {until}",
+        certificate.kind()
+    ));
+    Ok(0)
+}
+
+fn check_key(args: &Verify, certificate: &Certificate) -> Result<()> {
+    let Some(path) = &args.key else {
+        return Ok(());
+    };
+    let pem = Zeroizing::new(read_named(path)?);
+    if certificate.belongs_to(&PrivateKey::from_pem(&pem)?) {
+        return Ok(());
+    }
+    Err(Error::KeyMismatch {
+        key: path.clone(),
+        certificate: args.certificate.clone(),
+    })
+}
+
+pub(super) fn doctor(args: &Args) -> Result<u8> {
+    let loaded = SiteConfig::load(args.config.as_deref());
+    let mut checks = vec![doctor::configuration(&loaded)];
+    let location = location(args, &loaded.unwrap_or_default())?;
+    checks.extend(doctor::examine(&location, now()));
+    let worst = checks
+        .iter()
+        .map(|c| c.verdict)
+        .max()
+        .unwrap_or(Verdict::Ok);
+    if args.json {
+        let rows: Vec<_> = checks
+            .iter()
+            .map(|c| {
+                json!({
+                    "name": c.name,
+                    "verdict": c.verdict.to_string(),
+                    "detail": c.detail,
+                    "fix": c.fix,
+                })
+            })
+            .collect();
+        json::print(&json!({
+            "pki_dir": location.path().display().to_string(),
+            "verdict": worst.to_string(),
+            "checks": rows,
+        }));
+    } else {
+        let row = |c: &Check| vec![c.verdict.to_string(), c.name.to_owned(), c.detail.clone()];
+        let mut rows = Vec::new();
+        for check in &checks {
+            rows.push(row(check));
+            if let Some(fix) = &check.fix {
+                rows.push(vec![String::new(), String::new(), format!("fix: {fix}")]);
+            }
+        }
+        print::table(&rows, "");
+    }
+    Ok(u8::from(worst == Verdict::Failed))
+}

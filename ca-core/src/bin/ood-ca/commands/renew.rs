@@ -1,0 +1,142 @@
+use std::path::Path;
+
+use ca_core::{
+    Authority, Certificate, ClientLeaf, Error, IssuedRecord, LeafRequest, Notice, PruneReport,
+    RenewalDue, Result, now,
+};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::{Context, read_named, strings};
+use crate::args::{NeedsRenewal, Renew};
+use crate::{json, print};
+
+struct Renewal {
+    certificate: Certificate,
+    /// Why it was renewed, or why not.
+    due: RenewalDue,
+    renewed: bool,
+    notices: Vec<Notice>,
+}
+
+pub(super) fn renew(context: &Context, args: &Renew) -> Result<u8> {
+    let now = now();
+    let authority = Authority::ensure(&context.location, &context.site, now)?;
+    let renewal = match &args.certificate {
+        Some(path) => renew_file(&authority, path, args.force, now)?,
+        None => renew_client(context, &authority, args.force, now)?,
+    };
+    context.warn_all(&renewal.notices);
+    // Cleaning up is a courtesy here: a read-only record is no failure.
+    let pruned = IssuedRecord::prune(&context.location, now).unwrap_or_else(|error| {
+        print::warning(&format!("the record was not cleaned up: {error}"));
+        PruneReport::default()
+    });
+    let what = match &args.certificate {
+        Some(path) => path.display().to_string(),
+        None => "the client certificate of your web server".into(),
+    };
+    if context.json {
+        json::print(&json!({
+            "renewed": renewal.renewed,
+            "reason": renewal.due.to_string(),
+            "certificate": json::certificate(&renewal.certificate, now),
+            "pruned": { "certificates": pruned.certificates, "leftovers": pruned.leftovers },
+            "notices": strings(&renewal.notices),
+        }));
+    } else if renewal.renewed {
+        let until = print::time(renewal.certificate.not_after());
+        print::line(&format!("renewed {what}, valid until {until}"));
+    } else {
+        print::line(&format!("{what} is {}", renewal.due));
+    }
+    Ok(0)
+}
+
+fn renew_client(
+    context: &Context,
+    authority: &Authority,
+    force: bool,
+    now: OffsetDateTime,
+) -> Result<Renewal> {
+    let leaf = ClientLeaf::examine(&context.location, now)?;
+    match leaf.certificate {
+        Some(certificate) if !force && !leaf.due.is_due() => Ok(Renewal {
+            certificate,
+            due: leaf.due,
+            renewed: false,
+            notices: Vec::new(),
+        }),
+        _ => {
+            let issued = authority.renew_client(now)?;
+            Ok(Renewal {
+                certificate: issued.certificate,
+                due: leaf.due,
+                renewed: true,
+                notices: issued.notices,
+            })
+        }
+    }
+}
+
+/// Renews a leaf where it lies. Only one that this authority, or one it still
+/// trusts, has signed: everybody else's names would be theirs to claim.
+fn renew_file(
+    authority: &Authority,
+    path: &Path,
+    force: bool,
+    now: OffsetDateTime,
+) -> Result<Renewal> {
+    let certificate = Certificate::from_pem(&read_named(path)?)?;
+    let due = RenewalDue::of(&certificate, authority.trust(), now);
+    if due == RenewalDue::NotTrusted {
+        return Err(Error::NotTrusted {
+            why: format!("{}: no authority of yours signed it", path.display()),
+        });
+    }
+    if !force && !due.is_due() {
+        return Ok(Renewal {
+            certificate,
+            due,
+            renewed: false,
+            notices: Vec::new(),
+        });
+    }
+    let issued = authority.issue(&LeafRequest::renewal_of(&certificate)?, now)?;
+    ca_core::replace_certificate(path, &issued.certificate)?;
+    Ok(Renewal {
+        certificate: issued.certificate,
+        due,
+        renewed: true,
+        notices: issued.notices,
+    })
+}
+
+const DUE: u8 = 0;
+const NOT_DUE: u8 = 1;
+
+pub(super) fn needs_renewal(context: &Context, args: &NeedsRenewal) -> Result<u8> {
+    let now = now();
+    let (certificate, due) = match &args.certificate {
+        Some(path) => {
+            let certificate = Certificate::from_pem(&read_named(path)?)?;
+            let overview = ca_core::Overview::read(&context.location, now)?;
+            let due = RenewalDue::of(&certificate, &overview.trust, now);
+            (Some(certificate), due)
+        }
+        None => {
+            let leaf = ClientLeaf::examine(&context.location, now)?;
+            (leaf.certificate, leaf.due)
+        }
+    };
+    if context.json {
+        json::print(&json!({
+            "due": due.is_due(),
+            "reason": due.to_string(),
+            "certificate": certificate.map(|c| json::certificate(&c, now)),
+        }));
+    } else {
+        print::line(&due.to_string());
+    }
+    Ok(if due.is_due() { DUE } else { NOT_DUE })
+}

@@ -1,0 +1,64 @@
+//! `ood-ca`: a user's certificate authority on the command line.
+//!
+//! Parses arguments, calls the library, prints. Nothing else happens here.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod json;
+mod print;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    keep_keys_out_of_core_dumps();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(usage_exit_code(&error));
+        }
+    };
+    let failed = match args.command {
+        Command::NeedsRenewal(_) => NEEDS_RENEWAL_FAILED,
+        _ => 1,
+    };
+    match commands::run(&args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            print::failure(&error, args.json);
+            ExitCode::from(failed)
+        }
+    }
+}
+
+/// For systemd's ExecCondition= only 255 is a failure; 1 to 254 mean "skip".
+const NEEDS_RENEWAL_FAILED: u8 = 255;
+
+fn usage_exit_code(error: &clap::Error) -> u8 {
+    if !error.use_stderr() {
+        return 0;
+    }
+    let mut words = std::env::args_os().skip(1);
+    if words.any(|word| word == "needs-renewal") {
+        NEEDS_RENEWAL_FAILED
+    } else {
+        2
+    }
+}
+
+/// The process holds private keys: no core dump, no debugger of the same user.
+fn keep_keys_out_of_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Where a container forbids it, the command still works.
+    let _ = setrlimit(Resource::Core, none);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}

@@ -1,0 +1,463 @@
+//! The site's configuration, `/etc/ood/config/ood_ca.yml`.
+
+use std::fmt;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+
+use crate::error::{Error, Result, shortened};
+use crate::key::KeyType;
+use crate::names::HostName;
+use crate::ttl::Ttl;
+
+/// Largest configuration file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// What a site may set. Every key has a default, so that no file is needed.
+///
+/// ```
+/// use ca_core::SiteConfig;
+/// use std::path::Path;
+/// let site = SiteConfig::parse("max_leaf_lifetime: 7d\nleaf_lifetime: 1d\n", Path::new("ood_ca.yml"))?;
+/// assert_eq!(site.leaf_lifetime.to_string(), "1d");
+/// let error = SiteConfig::parse("leaf_lifetme: 1d", Path::new("ood_ca.yml")).unwrap_err();
+/// assert_eq!(error.hint().unwrap(), "did you mean leaf_lifetime?");
+/// # Ok::<(), ca_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct SiteConfig {
+    /// Where a user's PKI directory is, if not `~/.ood/pki`. A leading `~/` is
+    /// the user's home; `%{user}` is the login name.
+    #[serde(deserialize_with = "pki_dir")]
+    pub pki_dir: Option<String>,
+    /// The kind of every key generated from now on.
+    pub key_type: KeyType,
+    /// How long a new authority lives; 10 years.
+    pub ca_lifetime: Ttl,
+    /// How long a leaf lives that asks for no lifetime; 35 days.
+    pub leaf_lifetime: Ttl,
+    /// The longest life a leaf may ask for; 35 days.
+    pub max_leaf_lifetime: Ttl,
+    /// Whether a server leaf may carry `*.cluster.example`.
+    pub allow_wildcards: bool,
+    /// What new authorities may sign for (RFC 5280 §4.2.1.10), if limited.
+    pub name_constraints: Option<NameConstraints>,
+    /// The domain that completes this site's short host names.
+    pub domain: Option<HostName>,
+}
+
+impl Default for SiteConfig {
+    fn default() -> Self {
+        SiteConfig {
+            pki_dir: None,
+            key_type: KeyType::EcdsaP256,
+            ca_lifetime: Ttl::from_days(3650),
+            leaf_lifetime: Ttl::from_days(35),
+            max_leaf_lifetime: Ttl::from_days(35),
+            allow_wildcards: false,
+            name_constraints: None,
+            domain: None,
+        }
+    }
+}
+
+/// Domains and subnets that an authority may sign for. `ood.internal` is
+/// always permitted beside the domains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NameConstraints {
+    /// Domains; each permits itself and all names below it. None: any name.
+    pub dns: Vec<HostName>,
+    /// Subnets, as in `10.0.0.0/8`. None: any address.
+    pub ip: Vec<SubnetRule>,
+}
+
+/// A subnet in CIDR form (RFC 4632 §3.1), host bits zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubnetRule {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl SubnetRule {
+    /// Parses `10.0.0.0/8` or `fd00::/8`.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn parse(input: &str) -> Result<Self, &'static str> {
+        let (address, prefix) = input
+            .split_once('/')
+            .ok_or("write a subnet as address/prefix, for example 10.0.0.0/8")?;
+        let address: IpAddr = address.parse().map_err(|_| "the address is malformed")?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let plain = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+        let prefix = prefix
+            .parse::<u8>()
+            .ok()
+            .filter(|p| plain && *p <= bits)
+            .ok_or("the prefix is out of range")?;
+        let value = match address {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let host_bits = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+        if value & host_bits != 0 {
+            return Err("the address has bits set behind the prefix");
+        }
+        Ok(SubnetRule { address, prefix })
+    }
+
+    /// The first address and the number of leading bits that count.
+    #[must_use]
+    pub fn subnet(self) -> (IpAddr, u8) {
+        (self.address, self.prefix)
+    }
+}
+
+impl fmt::Display for SubnetRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Deserializes a type from a string by its own parser.
+macro_rules! from_text {
+    ($type:ty, $parse:expr) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $parse(&text).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+from_text!(Ttl, Ttl::parse);
+from_text!(HostName, HostName::parse);
+from_text!(SubnetRule, SubnetRule::parse);
+
+fn pki_dir<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    // The same path reaches nginx configuration, where `$`, quotes and
+    // newlines cannot be escaped; so they are refused here.
+    let plain = text.replace("%{user}", "user");
+    let plain = plain
+        .strip_prefix("~/")
+        .map_or(plain.clone(), |rest| format!("/{rest}"));
+    let safe = |b: u8| b.is_ascii_alphanumeric() || b"/._@+-".contains(&b);
+    if !plain.starts_with('/') {
+        return Err(de::Error::custom("the path must start with / or ~/"));
+    }
+    if !plain.bytes().all(safe) {
+        return Err(de::Error::custom(
+            "the path may hold letters, digits, / . _ @ + - and %{user} only",
+        ));
+    }
+    if plain.split('/').any(|part| part == "..") {
+        return Err(de::Error::custom("the path may not contain .."));
+    }
+    Ok(Some(text))
+}
+
+impl SiteConfig {
+    /// Where the configuration is unless something else is named.
+    pub const DEFAULT_PATH: &'static str = "/etc/ood/config/ood_ca.yml";
+
+    /// Reads the site's configuration: the named file, or `$OOD_CA_CONFIG`
+    /// (never for root), or [`SiteConfig::DEFAULT_PATH`]. Only the last may be
+    /// missing; all defaults count then.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with line and key; [`Error::UnsafePath`] if root is
+    /// asked to use a file that others may write; [`Error::Io`].
+    pub fn load(named: Option<&Path>) -> Result<Self> {
+        let root = rustix::process::geteuid().is_root();
+        let from_environment = || {
+            let path = std::env::var_os("OOD_CA_CONFIG").filter(|p| !p.is_empty() && !root);
+            path.map(PathBuf::from)
+        };
+        let (path, required) = match named.map(Path::to_owned).or_else(from_environment) {
+            Some(path) => (path, true),
+            None => (PathBuf::from(Self::DEFAULT_PATH), false),
+        };
+        match read(&path, root)? {
+            Some(text) => Self::parse(&text, &path),
+            None if required => Err(Error::io(
+                "read the configuration",
+                &path,
+                std::io::Error::from(std::io::ErrorKind::NotFound),
+            )),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// Parses a configuration; `file` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with file, line, key and the nearest valid key.
+    pub fn parse(text: &str, file: &Path) -> Result<Self> {
+        let parsed: Option<SiteConfig> =
+            serde_yaml::from_str(text).map_err(|e| explain(&e, text, file))?;
+        let site = parsed.unwrap_or_default();
+        site.check().map_err(|(key, message)| Error::Config {
+            file: file.to_owned(),
+            line: line_of(text, key),
+            key: Some(key.to_owned()),
+            message: format!("{key}: {message}"),
+            nearest: None,
+        })?;
+        Ok(site)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.leaf_lifetime > self.max_leaf_lifetime {
+            let message = format!(
+                "{} is longer than max_leaf_lifetime ({})",
+                self.leaf_lifetime, self.max_leaf_lifetime
+            );
+            return Err(("leaf_lifetime", message));
+        }
+        if self.max_leaf_lifetime > self.ca_lifetime {
+            let message = format!(
+                "{} is longer than ca_lifetime ({})",
+                self.max_leaf_lifetime, self.ca_lifetime
+            );
+            return Err(("max_leaf_lifetime", message));
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path, root: bool) -> Result<Option<String>> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags).unwrap_or(0))
+        .open(path);
+    let fail = |e| Error::io("read the configuration", path, e);
+    let file = match opened {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(fail(e)),
+    };
+    let metadata = file.metadata().map_err(fail)?;
+    let unsafe_path = |problem: &str, fix: String| Error::UnsafePath {
+        path: path.to_owned(),
+        problem: problem.into(),
+        fix,
+    };
+    if !metadata.is_file() {
+        return Err(unsafe_path(
+            "it is not a regular file",
+            "name a YAML file".into(),
+        ));
+    }
+    if root && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
+        return Err(unsafe_path(
+            "root does not use a configuration that others may write",
+            format!("chown root {0} && chmod go-w {0}", path.display()),
+        ));
+    }
+    let mut text = String::new();
+    file.take(MAX_FILE + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidData => {
+                unsafe_path("it is not UTF-8 text", "save it as UTF-8".into())
+            }
+            _ => fail(e),
+        })?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(unsafe_path(
+            "it is larger than 1 MiB",
+            "name a YAML file".into(),
+        ));
+    }
+    Ok(Some(text))
+}
+
+/// The line of a top-level key, for errors found after parsing.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    text.lines()
+        .position(|line| {
+            line.strip_prefix(key)
+                .is_some_and(|rest| rest.trim_start().starts_with(':'))
+        })
+        .map(|index| index + 1)
+}
+
+/// Turns the parser's error into one that names the nearest valid key.
+fn explain(error: &serde_yaml::Error, source: &str, file: &Path) -> Error {
+    let line = error.location().map(|l| l.line());
+    let text = without_position(&error.to_string());
+    // serde writes names in backquotes: the unknown one, then the valid ones.
+    let named: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    let key = key_in(&text).or_else(|| line.and_then(|line| key_on(source, line)));
+    let of_key = |message: String| match &key {
+        Some(key) if !message.starts_with(key.as_str()) => format!("{key}: {message}"),
+        _ => message,
+    };
+    let (message, nearest) = match named.split_first() {
+        Some((unknown, valid)) if text.contains("unknown field") => (
+            format!("unknown key {}", shortened(unknown)),
+            nearest(unknown, valid).or_else(|| Some(format!("one of {}", valid.join(", ")))),
+        ),
+        Some((unknown, valid)) if text.contains("unknown variant") => (
+            of_key(format!("unknown value {}", shortened(unknown))),
+            nearest(unknown, valid).or_else(|| Some(valid.join(" or "))),
+        ),
+        _ => (of_key(text.clone()), None),
+    };
+    Error::Config {
+        file: file.to_owned(),
+        line,
+        key,
+        message,
+        nearest,
+    }
+}
+
+fn nearest(given: &str, valid: &[&str]) -> Option<String> {
+    valid
+        .iter()
+        .map(|v| (strsim::damerau_levenshtein(given, v), v))
+        .filter(|(distance, v)| *distance <= 1 + v.len() / 3)
+        .min()
+        .map(|(_, v)| (*v).to_owned())
+}
+
+/// serde_yaml starts a message about a nested value with the path of its key.
+fn key_in(text: &str) -> Option<String> {
+    let (path, _) = text.split_once(": ")?;
+    let plausible = |b: u8| b.is_ascii_alphanumeric() || b"._[]".contains(&b);
+    path.bytes().all(plausible).then(|| path.to_owned())
+}
+
+/// The key on a 1-based line of the source.
+fn key_on(source: &str, line: usize) -> Option<String> {
+    let (key, _) = source.lines().nth(line.checked_sub(1)?)?.split_once(':')?;
+    let key = key.trim();
+    let plausible = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    (!key.is_empty() && key.bytes().all(plausible)).then(|| key.to_owned())
+}
+
+fn without_position(text: &str) -> String {
+    let end = text.rfind(" at line ").unwrap_or(text.len());
+    text[..end].to_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<SiteConfig> {
+        SiteConfig::parse(text, Path::new("ood_ca.yml"))
+    }
+
+    #[track_caller]
+    fn refused(text: &str) -> (String, Option<String>) {
+        let error = parse(text).unwrap_err();
+        (error.to_string(), error.hint())
+    }
+
+    #[test]
+    fn nothing_and_comments_mean_the_defaults() {
+        for text in ["", "# nothing\n", "---\n", "{}"] {
+            assert_eq!(parse(text).unwrap(), SiteConfig::default(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn errors_name_file_line_key_and_what_was_meant() {
+        let (message, hint) = refused("key_type: ed25519\nmax_leaf_lifetme: 3d\n");
+        assert_eq!(message, "ood_ca.yml: line 2: unknown key max_leaf_lifetme");
+        assert_eq!(hint.unwrap(), "did you mean max_leaf_lifetime?");
+
+        let (message, hint) = refused("key_type: ecdsa\n");
+        assert_eq!(message, "ood_ca.yml: line 1: key_type: unknown value ecdsa");
+        assert_eq!(hint.unwrap(), "did you mean ecdsa-p256 or ed25519?");
+
+        let (message, _) = refused("\nleaf_lifetime: soon\n");
+        assert!(
+            message.starts_with("ood_ca.yml: line 2: leaf_lifetime: lifetime \"soon\""),
+            "{message}"
+        );
+
+        let (message, _) = refused("allow_wildcards: maybe\n");
+        assert!(
+            message.starts_with("ood_ca.yml: line 1: allow_wildcards: invalid type"),
+            "{message}"
+        );
+
+        let (message, _) = refused("name_constraints:\n  dns: [a_b]\n");
+        assert!(
+            message.contains("line 2: name_constraints.dns: host name"),
+            "{message}"
+        );
+
+        let (message, _) = refused("leaf_lifetime: 36d\n");
+        assert!(
+            message.starts_with("ood_ca.yml: line 1: leaf_lifetime: 36d is longer"),
+            "{message}"
+        );
+
+        let (message, _) = refused("domain: a.b\ndomain: c.d\n");
+        assert!(message.contains("duplicate"), "{message}");
+    }
+
+    #[test]
+    fn paths_that_could_not_stand_in_nginx_configuration_are_refused() {
+        for bad in [
+            "relative", "/a/$x", "/a;b", "/a b", "/a/../b", "~root/x", "/a\\nb\"", "/a'", "/a{b}",
+        ] {
+            assert!(
+                parse(&format!("pki_dir: {bad:?}")).is_err(),
+                "{bad:?} was accepted"
+            );
+        }
+        assert!(parse("pki_dir: /var/lib/ood-pki/%{user}/pki").is_ok());
+        assert!(parse("pki_dir: ~/private/pki").is_ok());
+    }
+
+    #[test]
+    fn subnets_have_no_bits_behind_the_prefix() {
+        for bad in [
+            "10.0.0.1/8", "10.0.0.0", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/", "fd00::1/8", "x/8",
+        ] {
+            assert!(SubnetRule::parse(bad).is_err(), "{bad:?} was accepted");
+        }
+        for good in ["10.0.0.0/8", "0.0.0.0/0", "10.0.0.1/32", "fd00::/8", "::/0"] {
+            assert_eq!(SubnetRule::parse(good).unwrap().to_string(), good);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,400}") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn lifetimes_are_kept_as_written(days in 1u32..=35) {
+            let site = parse(&format!("leaf_lifetime: {days}d")).unwrap();
+            prop_assert_eq!(site.leaf_lifetime, Ttl::from_days(days));
+        }
+
+        #[test]
+        fn an_unknown_key_is_always_an_error(key in "[a-z_]{1,30}") {
+            let known = ["pki_dir", "key_type", "ca_lifetime", "leaf_lifetime", "max_leaf_lifetime",
+                "allow_wildcards", "name_constraints", "domain"];
+            prop_assume!(!known.contains(&key.as_str()));
+            prop_assert_eq!(parse(&format!("{key}: 1")).unwrap_err().code(), "config");
+        }
+    }
+}
