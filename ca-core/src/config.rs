@@ -191,7 +191,7 @@ impl SiteConfig {
             None if required => Err(Error::io(
                 "read the configuration",
                 &path,
-                std::io::Error::from(std::io::ErrorKind::NotFound),
+                rustix::io::Errno::NOENT,
             )),
             None => Ok(Self::default()),
         }

@@ -248,7 +248,11 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Error::Io { source, path, .. } => io_hint(source, path),
+            Error::Io {
+                action,
+                source,
+                path,
+            } => io_hint(action, source, path),
             Error::NoAuthority { .. } => Some("create it with: ood-ca init".into()),
             Error::UnsafePath { fix, .. } => Some(fix.clone()),
             Error::BadName { hint, .. } | Error::BadRequest { hint, .. } => Some((*hint).into()),
@@ -256,6 +260,16 @@ impl Error {
                 Some("write it as a number and a unit: 90m, 12h, 35d, or 1d12h".into())
             }
             Error::Config { nearest, .. } => nearest.as_ref().map(|n| format!("did you mean {n}?")),
+            // What the user named, and not a file of the PKI directory.
+            Error::BadCertificate { what, .. } if what.starts_with("the ") => {
+                Some("name a file with certificates in PEM form".into())
+            }
+            Error::BadKey { what, .. } if what.starts_with("the ") => {
+                Some("name a file with an unencrypted PKCS#8 key in PEM form".into())
+            }
+            Error::NotAnAuthority { what, .. } if what.starts_with("the ") => {
+                Some("name a file with authorities of ood-ca, such as trust.crt".into())
+            }
             Error::BadCertificate { .. } | Error::NotAnAuthority { .. } => Some(
                 "restore the file from a backup, or start over with: ood-ca rotate --emergency"
                     .into(),
@@ -298,7 +312,7 @@ impl Error {
     }
 }
 
-fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
+fn io_hint(action: &str, source: &io::Error, path: &Path) -> Option<String> {
     use io::ErrorKind as K;
     let hint = match source.kind() {
         K::StorageFull => "free some space on that file system and try again; nothing was changed",
@@ -308,6 +322,10 @@ fn io_hint(source: &io::Error, path: &Path) -> Option<String> {
         K::ReadOnlyFilesystem => {
             "that file system is mounted read-only here; try on another node, or name another directory with --pki-dir"
         }
+        K::NotFound if action == "open the directory" => {
+            return Some(format!("create it first: mkdir -p {}", path.display()));
+        }
+        K::NotFound if action.starts_with("read") => "check the spelling of the path",
         K::PermissionDenied => {
             return Some(format!(
                 "check owner and mode with: ls -ld {0}; root cannot enter a root-squashed home, so run this as the directory's owner",

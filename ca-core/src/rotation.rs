@@ -240,7 +240,7 @@ impl<'a> Rotation<'a> {
         if let (Some(last), false) = (alive.last(), force) {
             return Err(Error::Rotation {
                 why: format!(
-                    "{} leaf certificates of the old authority are still alive, the last until {}",
+                    "leaf certificates of the old authority that are still alive: {}, the last until {}",
                     alive.len(),
                     Stamp(last.not_after())
                 ),
@@ -268,7 +268,7 @@ impl<'a> Rotation<'a> {
             let mut report = report(&state, Phase::Settled, true);
             if !alive.is_empty() {
                 report.notices.push(format!(
-                    "forced: {} leaf certificates of the old authority are refused from now on",
+                    "forced: leaf certificates of the old authority that are refused from now on: {}",
                     alive.len()
                 ));
             }

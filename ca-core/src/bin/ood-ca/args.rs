@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use ca_core::{HostName, PeerName, Ttl};
+use ca_core::{Error, HostName, PeerName, Ttl};
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 const AFTER_HELP: &str = "\
@@ -14,7 +14,7 @@ Your authority is kept in ~/.ood/pki. The first command that needs it creates it
 
 /// Your own certificate authority for apps behind Open OnDemand.
 #[derive(Debug, Parser)]
-#[command(name = "ood-ca", version, about, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "ood-ca", version, after_help = AFTER_HELP, max_term_width = 100)]
 #[command(disable_help_subcommand = true)]
 pub(crate) struct Args {
     /// Where the authority is kept [default: ~/.ood/pki, or pki_dir of the configuration]
@@ -79,7 +79,7 @@ pub(crate) struct Issue {
     pub(crate) host: Vec<HostName>,
 
     /// An IPv4 or IPv6 address to be valid for; may be repeated
-    #[arg(long, value_name = "ADDR", value_parser = ca_core::parse_ip)]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) ip: Vec<IpAddr>,
 
     /// Name no host: valid only at sites that set `verify_host: user`
@@ -87,7 +87,7 @@ pub(crate) struct Issue {
     pub(crate) any_host: bool,
 
     /// How long it lives: 90m, 12h, 35d [default: the site's, 35d]
-    #[arg(long, value_name = "TIME", value_parser = Ttl::parse)]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub(crate) ttl: Option<Ttl>,
 
     /// Certify the key of this signing request (PEM or DER, - for standard input); names and times in it are ignored
@@ -117,8 +117,28 @@ pub(crate) struct Issue {
 }
 
 /// A wildcard may be asked for; the authority decides whether it is granted.
-fn host_name(input: &str) -> ca_core::Result<HostName> {
-    HostName::parse_with_wildcard(input)
+fn host_name(input: &str) -> Result<HostName, String> {
+    HostName::parse_with_wildcard(input).map_err(explained)
+}
+
+fn address(input: &str) -> Result<IpAddr, String> {
+    ca_core::parse_ip(input).map_err(explained)
+}
+
+fn ttl(input: &str) -> Result<Ttl, String> {
+    Ttl::parse(input).map_err(explained)
+}
+
+/// What clap prints behind "invalid value", which has quoted the value already.
+fn explained(error: Error) -> String {
+    let why = match &error {
+        Error::BadName { why, .. } | Error::BadTtl { why, .. } => (*why).to_owned(),
+        other => other.to_string(),
+    };
+    match error.hint() {
+        Some(hint) => format!("{why}\nhint: {hint}"),
+        None => why,
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -220,6 +240,6 @@ pub(crate) struct Verify {
     pub(crate) key: Option<PathBuf>,
 }
 
-fn peer_name(input: &str) -> ca_core::Result<PeerName> {
-    PeerName::parse(input)
+fn peer_name(input: &str) -> Result<PeerName, String> {
+    PeerName::parse(input).map_err(explained)
 }

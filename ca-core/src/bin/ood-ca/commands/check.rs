@@ -59,9 +59,8 @@ fn check_key(args: &Verify, certificate: &Certificate) -> Result<()> {
     if certificate.belongs_to(&PrivateKey::from_pem(&pem)?) {
         return Ok(());
     }
-    Err(Error::KeyMismatch {
-        key: path.clone(),
-        certificate: args.certificate.clone(),
+    Err(Error::NotTrusted {
+        why: format!("{} does not belong to it", path.display()),
     })
 }
 
