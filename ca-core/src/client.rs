@@ -87,6 +87,22 @@ fn renewal_time(leaf: &Certificate) -> OffsetDateTime {
 }
 
 /// The PUN's client leaf as it lies in the PKI directory.
+///
+/// ```
+/// use ca_core::{Authority, ClientLeaf, PkiLocation, SiteConfig, now};
+/// use time::Duration;
+/// # let home = tempfile::tempdir().unwrap();
+/// # let dir = home.path().join(".ood/pki");
+/// let location = PkiLocation::at(dir)?;
+/// let authority = Authority::ensure(&location, &SiteConfig::default(), now())?;
+/// assert!(!ClientLeaf::examine(&location, now())?.due.is_due());
+///
+/// let in_a_month = now() + Duration::days(30);
+/// if ClientLeaf::examine(&location, in_a_month)?.due.is_due() {
+///     authority.renew_client(in_a_month)?;
+/// }
+/// # Ok::<(), ca_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ClientLeaf {
     /// `client.crt`, if it is there and readable.

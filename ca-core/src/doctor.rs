@@ -1,4 +1,16 @@
 //! Examination of a PKI directory: each check with a verdict and a way out.
+//!
+//! ```
+//! use ca_core::{Authority, PkiLocation, SiteConfig, doctor, now};
+//! # let home = tempfile::tempdir().unwrap();
+//! # let dir = home.path().join(".ood/pki");
+//! let location = PkiLocation::at(dir)?;
+//! Authority::ensure(&location, &SiteConfig::default(), now())?;
+//! for check in doctor::examine(&location, now()) {
+//!     println!("{}: {} ({})", check.name, check.detail, check.verdict);
+//! }
+//! # Ok::<(), ca_core::Error>(())
+//! ```
 
 use std::ffi::OsStr;
 use std::fmt;

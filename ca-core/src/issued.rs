@@ -18,6 +18,18 @@ const ABANDONED: Duration = Duration::days(1);
 
 /// The record of every certificate issued, `issued/<serial>.crt`, kept for 400
 /// days past expiry.
+///
+/// ```
+/// use ca_core::{Authority, IssuedRecord, LeafRequest, PkiLocation, SiteConfig, now};
+/// # let home = tempfile::tempdir().unwrap();
+/// # let dir = home.path().join(".ood/pki");
+/// let location = PkiLocation::at(dir)?;
+/// let authority = Authority::ensure(&location, &SiteConfig::default(), now())?;
+/// authority.issue(&LeafRequest::any_host(), now())?;
+/// // The authority itself, the PUN's client leaf and this one.
+/// assert_eq!(IssuedRecord::read(&location)?.entries.len(), 3);
+/// # Ok::<(), ca_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct IssuedRecord {
     /// What could be read, oldest expiry first.

@@ -37,6 +37,18 @@ pub enum Layout {
 }
 
 /// Files to be written for a leaf.
+///
+/// ```
+/// use ca_core::{Authority, Layout, LeafFiles, LeafRequest, OutputFormat, PkiLocation, SiteConfig, now};
+/// # let home = tempfile::tempdir().unwrap();
+/// # let dir = home.path().join(".ood/pki");
+/// let authority = Authority::ensure(&PkiLocation::at(dir)?, &SiteConfig::default(), now())?;
+/// let issued = authority.issue(&LeafRequest::any_host(), now())?;
+/// let out = home.path().join("job");
+/// let files = LeafFiles::new(&out, "server", OutputFormat::Pem, Layout::Plain)?.write(&issued)?;
+/// assert_eq!(files, [out.join("server.key"), out.join("server.crt"), out.join("trust.crt")]);
+/// # Ok::<(), ca_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct LeafFiles<'a> {
     dir: &'a Path,

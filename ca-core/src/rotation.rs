@@ -69,6 +69,26 @@ pub struct RotationReport {
 }
 
 /// The steps of a rotation, on one PKI directory.
+///
+/// ```
+/// use ca_core::{Authority, Phase, PkiLocation, Rotation, SiteConfig, WebHosts, now};
+/// # let home = tempfile::tempdir().unwrap();
+/// # let dir = home.path().join(".ood/pki");
+/// let (location, site) = (PkiLocation::at(dir)?, SiteConfig::default());
+/// let old = Authority::ensure(&location, &site, now())?;
+/// let portal = "portal.example".parse()?;
+/// WebHosts::record(&location, &portal, old.trust())?;
+///
+/// let rotation = Rotation::new(&location, &site);
+/// let prepared = rotation.prepare(now())?;
+/// // The portal has not loaded the new authority yet.
+/// assert_eq!(rotation.activate(false, now()).unwrap_err().code(), "rotation");
+/// WebHosts::record(&location, &portal, &prepared.trust)?;
+/// rotation.activate(false, now())?;
+/// assert_eq!(rotation.retire(false, now())?.phase, Phase::Settled);
+/// assert!(!old.is_current()?);
+/// # Ok::<(), ca_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation<'a> {
     location: &'a PkiLocation,

@@ -6,6 +6,20 @@ use crate::profile;
 
 /// The authorities that a user trusts now: the signer, and during a rotation
 /// the one that is coming or going. At most [`TrustBundle::MAX`], never none.
+///
+/// ```
+/// use ca_core::{Authority, HostName, LeafRequest, PeerName, PkiLocation, Purpose, SiteConfig, now};
+/// # let home = tempfile::tempdir().unwrap();
+/// # let dir = home.path().join(".ood/pki");
+/// let authority = Authority::ensure(&PkiLocation::at(dir)?, &SiteConfig::default(), now())?;
+/// let leaf = authority.issue(&LeafRequest::server([HostName::parse("n001")?]), now())?.certificate;
+///
+/// let trust = authority.trust();
+/// trust.verify(&leaf, Purpose::Server, Some(&PeerName::parse("n001")?), now())?;
+/// let error = trust.verify(&leaf, Purpose::Client, None, now()).unwrap_err();
+/// assert_eq!(error.to_string(), "it is a server leaf and may not act as a client");
+/// # Ok::<(), ca_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustBundle(Vec<Certificate>);
 
