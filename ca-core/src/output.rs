@@ -32,7 +32,7 @@ pub enum Layout {
     /// `verifyPeer`. Holds the one client leaf that may connect.
     Oodproxy {
         /// The PUN's client leaf.
-        client: Certificate,
+        client: Box<Certificate>,
     },
 }
 

@@ -30,7 +30,7 @@ pub(super) fn run(context: &Context, args: &Issue) -> Result<u8> {
     let layout = match args.layout {
         LayoutName::Plain => Layout::Plain,
         LayoutName::Oodproxy => Layout::Oodproxy {
-            client: client_leaf(context, &authority, now)?,
+            client: Box::new(client_leaf(context, &authority, now)?),
         },
     };
     let format = match args.format {
