@@ -25,10 +25,31 @@ pub(crate) const CA_CERT: &str = "ca.crt";
 pub(crate) const TRUST: &str = "trust.crt";
 pub(crate) const CLIENT_KEY: &str = "client.key";
 pub(crate) const CLIENT_CERT: &str = "client.crt";
-/// The authority being phased in. Its key's rename onto [`CA_KEY`] is the one
-/// step that makes it the signer.
-pub(crate) const NEXT_KEY: &str = "ca.next.key";
-pub(crate) const NEXT_CERT: &str = "ca.next.crt";
+
+/// The key and the certificate of an authority under names of their own, from
+/// the moment a rotation makes it. Nothing ever replaces these files.
+pub(crate) fn own_key(authority: &Certificate) -> String {
+    format!("ca.{}.key", authority.serial())
+}
+
+pub(crate) fn own_certificate(serial: impl fmt::Display) -> String {
+    format!("ca.{serial}.crt")
+}
+
+/// Whether a file is one of an authority's own: `ca.<serial>.key` and so on.
+pub(crate) fn is_own_file(name: &str) -> bool {
+    let serial = name.strip_prefix("ca.").and_then(|rest| {
+        [".key", ".crt", ".ended"]
+            .iter()
+            .find_map(|end| rest.strip_suffix(end))
+    });
+    serial.is_some_and(|s| s.len() == 32 && s.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Its presence ends trust in an authority for good, whatever `trust.crt` says.
+pub(crate) fn end_mark(authority: &Certificate) -> String {
+    format!("ca.{}.ended", authority.serial())
+}
 
 /// A user's certificate authority, ready to sign.
 ///
@@ -281,6 +302,16 @@ impl Authority {
         self.location.with(|dir| issued::record(dir, certificate))
     }
 
+    /// Puts in place what a killed or overtaken rotation left behind. Does
+    /// nothing where all is well.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and those of [`Authority::open`].
+    pub fn finish_interrupted(&self) -> Result<()> {
+        self.location
+            .with(|dir| crate::rotation::load_and_finish(dir).map(drop))
+    }
+
     /// Whether the files still say what they said when this was opened. Looks
     /// at them with three `stat` calls and reads none.
     ///
@@ -393,7 +424,7 @@ pub(crate) fn read_certificate(dir: &Dir, name: &str) -> Result<Option<Certifica
     }
 }
 
-pub(crate) fn read_trust(dir: &Dir) -> Result<TrustBundle> {
+fn read_trust_as_listed(dir: &Dir) -> Result<TrustBundle> {
     let path = dir.path().join(TRUST).display().to_string();
     match dir.read(TRUST, Access::Public, TrustBundle::MAX_BYTES)? {
         Some(pem) => TrustBundle::from_pem_named(&pem, &path),
@@ -410,63 +441,167 @@ pub(crate) fn load(dir: &Dir) -> Result<State> {
             pause(attempt - 1);
         }
         match load_once(dir) {
-            Err(e @ (Error::KeyMismatch { .. } | Error::BadCertificate { .. })) => last = Some(e),
+            Err(
+                e @ (Error::KeyMismatch { .. }
+                | Error::BadCertificate { .. }
+                | Error::BadKey { .. }),
+            ) => last = Some(e),
             result => return result,
         }
+        if dir.names()?.is_empty() {
+            break;
+        }
     }
-    Err(last.unwrap_or(Error::NoAuthority {
-        path: dir.path().to_owned(),
-    }))
+    match last {
+        // An empty directory is a place for an authority, not a damaged one.
+        Some(error) if !dir.names()?.is_empty() => Err(error),
+        _ => Err(Error::NoAuthority {
+            path: dir.path().to_owned(),
+        }),
+    }
 }
 
+/// `trust.crt` decides: its first authority that has not been ended signs.
+/// [`CA_KEY`] and [`CA_CERT`] are that one's; where a killed or overtaken
+/// process left them behind, the authority's own files are read instead.
 fn load_once(dir: &Dir) -> Result<State> {
     let path = |name: &str| dir.path().join(name);
-    let key = read_key(dir, CA_KEY)?.ok_or_else(|| Error::BadKey {
+    let key = read_key(dir, CA_KEY)?;
+    let current = read_certificate(dir, CA_CERT)?;
+    let listed = read_trust_as_listed(dir)?;
+    let trust = without_ended(dir, listed.authorities())?;
+    let (key, current) = match (key, current) {
+        (Some(key), Some(current))
+            if trust.first() == Some(&current)
+                && current.belongs_to(&key)
+                && trust.len() == listed.authorities().len() =>
+        {
+            return Ok(State {
+                key,
+                certificate: current,
+                trust: listed,
+                unfinished: false,
+            });
+        }
+        damaged => damaged,
+    };
+    let overtaken = trust.len() != listed.authorities().len();
+    if let Some(state) = unfinished_rotation(dir, key.as_ref(), current.as_ref(), trust, overtaken)?
+    {
+        return Ok(state);
+    }
+    // No rotation explains it, so the files are damaged. Say how.
+    let missing = |name: &str| Error::bad_certificate(path(name).display(), "it is missing");
+    let key = key.ok_or_else(|| Error::BadKey {
         what: path(CA_KEY).display().to_string(),
         why: "it is missing",
     })?;
-    let current = read_certificate(dir, CA_CERT)?
-        .ok_or_else(|| Error::bad_certificate(path(CA_CERT).display(), "it is missing"))?;
-    let trust = read_trust(dir)?;
-    let (key, certificate, unfinished) = if current.belongs_to(&key) {
-        if trust.contains(&current) {
-            (key, current, false)
-        } else {
-            // The emergency has changed the trust but not yet the signer.
-            let next_key = read_key(dir, NEXT_KEY)?;
-            let next = read_certificate(dir, NEXT_CERT)?;
-            match (next_key, next) {
-                (Some(key), Some(next)) if next.belongs_to(&key) && trust.contains(&next) => {
-                    (key, next, true)
-                }
-                _ => {
-                    profile::check_authority(&current, &path(CA_CERT).display().to_string())?;
-                    return Err(Error::bad_certificate(
-                        path(TRUST).display(),
-                        "it does not hold the authority in ca.crt",
-                    ));
-                }
-            }
+    let current = current.ok_or_else(|| missing(CA_CERT))?;
+    profile::check_authority(&current, &path(CA_CERT).display().to_string())?;
+    if !current.belongs_to(&key) {
+        return Err(Error::KeyMismatch {
+            key: path(CA_KEY),
+            certificate: path(CA_CERT),
+        });
+    }
+    Err(Error::bad_certificate(
+        path(TRUST).display(),
+        "the authority in ca.crt is not the first in it",
+    ))
+}
+
+/// The signer of a rotation whose files are not all in place yet: the first of
+/// `trust` whose key is there, or, where an overtaken process has put back a
+/// bundle of authorities that have ended since, the newest that has not ended.
+fn unfinished_rotation(
+    dir: &Dir,
+    key: Option<&PrivateKey>,
+    current: Option<&Certificate>,
+    trust: Vec<Certificate>,
+    overtaken: bool,
+) -> Result<Option<State>> {
+    let key_of = |authority: &Certificate| -> Result<Option<PrivateKey>> {
+        if let Some(key) = key.filter(|key| current == Some(authority) && authority.belongs_to(key))
+        {
+            return key.duplicate().map(Some);
         }
-    } else {
-        // The activation has changed the key but not yet the certificate.
-        match read_certificate(dir, NEXT_CERT)? {
-            Some(next) if next.belongs_to(&key) && trust.contains(&next) => (key, next, true),
-            _ => {
-                return Err(Error::KeyMismatch {
-                    key: path(CA_KEY),
-                    certificate: path(CA_CERT),
-                });
-            }
-        }
+        let own = read_key(dir, &own_key(authority))?;
+        Ok(own.filter(|key| authority.belongs_to(key)))
     };
-    // That it is an authority was checked with the rest of the trust bundle.
-    Ok(State {
-        key,
-        certificate,
-        trust,
-        unfinished,
-    })
+    if let Some(first) = trust.first()
+        && let Some(key) = key_of(first)?
+    {
+        return Ok(Some(State {
+            key,
+            certificate: first.clone(),
+            trust: TrustBundle::of(trust),
+            unfinished: true,
+        }));
+    }
+    let newest_first = if overtaken {
+        candidates(dir)?
+    } else {
+        Vec::new()
+    };
+    for candidate in newest_first.into_iter().rev() {
+        if let Some(key) = key_of(&candidate)? {
+            let others = trust.into_iter().filter(|other| *other != candidate);
+            return Ok(Some(State {
+                key,
+                trust: TrustBundle::of(std::iter::once(candidate.clone()).chain(others)),
+                certificate: candidate,
+                unfinished: true,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// The authorities that rotations have made and that have not ended, oldest
+/// first.
+pub(crate) fn candidates(dir: &Dir) -> Result<Vec<Certificate>> {
+    let mut found = Vec::new();
+    for name in dir.names()? {
+        let name = name.to_string_lossy();
+        let serial = name
+            .strip_prefix("ca.")
+            .and_then(|rest| rest.strip_suffix(".crt"));
+        if serial.is_none() {
+            continue;
+        }
+        match read_certificate(dir, &name) {
+            Ok(Some(authority))
+                if own_certificate(authority.serial()) == name
+                    && profile::check_authority(&authority, &name).is_ok() =>
+            {
+                found.push(authority);
+            }
+            _ => {}
+        }
+    }
+    let mut alive = without_ended(dir, &found)?;
+    alive.sort_by_key(Certificate::not_before);
+    Ok(alive)
+}
+
+fn without_ended(dir: &Dir, listed: &[Certificate]) -> Result<Vec<Certificate>> {
+    let mut alive = Vec::new();
+    for authority in listed {
+        if dir.stat_entry(end_mark(authority).as_ref())?.is_none() {
+            alive.push(authority.clone());
+        }
+    }
+    Ok(alive)
+}
+
+/// What is trusted now, without the means to sign.
+pub(crate) fn read_trust(dir: &Dir) -> Result<TrustBundle> {
+    let listed = read_trust_as_listed(dir)?;
+    let alive = without_ended(dir, listed.authorities())?;
+    if alive.is_empty() {
+        return load(dir).map(|state| state.trust);
+    }
+    Ok(TrustBundle::of(alive))
 }
 
 /// What a directory under construction is called, beside the real one.
@@ -499,7 +634,7 @@ fn fill(
 ) -> Result<()> {
     let dir = parent.create_own(aside)?;
     let key = PrivateKey::generate(site.key_type)?;
-    let certificate = profile::authority(&key, site, now)?;
+    let certificate = profile::authority(&key, site, None, now)?;
     let key_pem = key.to_pem();
     let signer = Signer {
         issuer: Issuer::from_ca_cert_der(certificate.der(), key)

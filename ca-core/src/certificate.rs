@@ -268,6 +268,13 @@ impl Certificate {
         now > self.facts.not_after
     }
 
+    /// Whether it is a leaf as this project makes them: one purpose, and an
+    /// issuer that is named by a random UUID. A sign, and no proof.
+    pub(crate) fn is_from_an_authority_of_ours(&self) -> bool {
+        matches!(self.kind(), Kind::Server | Kind::Client)
+            && uuid::Uuid::try_parse(self.issuer()).is_ok()
+    }
+
     /// Whether this certificate is for this key.
     #[must_use]
     pub fn belongs_to(&self, key: &PrivateKey) -> bool {

@@ -5,7 +5,7 @@ use std::fmt;
 use time::{Duration, OffsetDateTime};
 
 use crate::authority::{
-    Authority, CLIENT_CERT, CLIENT_KEY, Issued, read_certificate, read_key, read_trust,
+    Authority, CLIENT_CERT, CLIENT_KEY, Issued, Notice, read_certificate, read_key, read_trust,
 };
 use crate::certificate::Certificate;
 use crate::error::{Error, Result, Stamp};
@@ -77,7 +77,9 @@ impl fmt::Display for RenewalDue {
 }
 
 fn renewal_time(leaf: &Certificate) -> OffsetDateTime {
-    let life = (leaf.not_after() - leaf.not_before()).whole_seconds();
+    // Not counting the ten minutes that `notBefore` lies in the past.
+    let life = leaf.not_after() - leaf.not_before() - crate::profile::BACKDATE;
+    let life = life.whole_seconds().max(0);
     // The serial's last two octets as a fraction of 1/20 of the life.
     let fraction = match leaf.serial().as_bytes() {
         [.., high, low] => i64::from(*high) * 256 + i64::from(*low),
@@ -161,7 +163,7 @@ impl Authority {
     /// # Errors
     /// [`Error::Io`], [`Error::UnsafePath`], [`Error::BadKey`].
     pub fn renew_client(&self, now: OffsetDateTime) -> Result<Issued> {
-        crate::rotation::finish_interrupted(self.location())?;
+        self.finish_interrupted()?;
         let request = LeafRequest::client(current_user_name());
         let issued = self.location().with(|dir| {
             let (key, certificate) = read_pair(dir)?;
@@ -195,7 +197,7 @@ impl Authority {
     /// key may be known to others.
     pub(crate) fn replace_client(&self, now: OffsetDateTime) -> Result<Issued> {
         let request = LeafRequest::client(current_user_name());
-        let issued = self.location().with(|dir| {
+        let mut issued = self.location().with(|dir| {
             let fresh = PrivateKey::generate(self.site().key_type)?;
             let pem = fresh.to_pem();
             dir.replace(
@@ -206,7 +208,12 @@ impl Authority {
             )?;
             self.certify_client_key(dir, &request, now)
         })?;
-        self.record_or_notice(issued)
+        // In an emergency nothing about the record may stand in the way.
+        let recorded = self.record(&issued.certificate);
+        issued
+            .notices
+            .extend(recorded.err().map(Notice::NotRecorded));
+        Ok(issued)
     }
 
     /// Makes `client.crt` for whatever key is in `client.key`, again if another

@@ -204,7 +204,14 @@ impl SiteConfig {
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         let parsed: Option<SiteConfig> =
             serde_yaml::from_str(text).map_err(|e| explain(&e, text, file))?;
-        let site = parsed.unwrap_or_default();
+        let mut site = parsed.unwrap_or_default();
+        // A default follows the limit that the site has set above it.
+        if line_of(text, "max_leaf_lifetime").is_none() {
+            site.max_leaf_lifetime = site.max_leaf_lifetime.min(site.ca_lifetime);
+        }
+        if line_of(text, "leaf_lifetime").is_none() {
+            site.leaf_lifetime = site.leaf_lifetime.min(site.max_leaf_lifetime);
+        }
         site.check().map_err(|(key, message)| Error::Config {
             file: file.to_owned(),
             line: line_of(text, key),
@@ -412,6 +419,18 @@ mod tests {
 
         let (message, _) = refused("domain: a.b\ndomain: c.d\n");
         assert!(message.contains("duplicate"), "{message}");
+    }
+
+    #[test]
+    fn a_limit_shortens_the_defaults_below_it() {
+        let site = parse("max_leaf_lifetime: 7d\n").unwrap();
+        assert_eq!(site.leaf_lifetime, Ttl::from_days(7));
+        let site = parse("ca_lifetime: 3d\n").unwrap();
+        assert_eq!(
+            (site.leaf_lifetime, site.max_leaf_lifetime),
+            (Ttl::from_days(3), Ttl::from_days(3))
+        );
+        assert!(parse("max_leaf_lifetime: 7d\nleaf_lifetime: 8d\n").is_err());
     }
 
     #[test]

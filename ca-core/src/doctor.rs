@@ -20,8 +20,7 @@ use rustix::fs::FileType;
 use time::{Duration, OffsetDateTime};
 
 use crate::authority::{
-    CA_CERT, CA_KEY, CLIENT_CERT, CLIENT_KEY, NEXT_CERT, NEXT_KEY, TRUST, half_made_prefix, load,
-    read_key,
+    CA_CERT, CA_KEY, CLIENT_CERT, CLIENT_KEY, TRUST, half_made_prefix, is_own_file, load,
 };
 use crate::certificate::Certificate;
 use crate::client::ClientLeaf;
@@ -233,7 +232,7 @@ fn trust(dir: &Dir) -> Result<Finding> {
             "complete it with: ood-ca renew".into(),
         ));
     }
-    Ok(match phase(dir, &state)? {
+    Ok(match phase(&state) {
         Phase::Settled => Finding::Fine("it holds the authority alone".into()),
         Phase::Prepared => Finding::Warn(
             "a new authority is trusted but does not sign yet".into(),
@@ -299,9 +298,8 @@ fn record(dir: &Dir) -> Result<Finding> {
 fn stray(location: &PkiLocation, dir: &Dir) -> Result<Finding> {
     let known = |name: &OsStr| {
         FILES.iter().any(|(file, _)| name == *file)
-            || [ISSUED, WEBHOSTS, NEXT_KEY, NEXT_CERT]
-                .iter()
-                .any(|n| name == *n)
+            || [ISSUED, WEBHOSTS].iter().any(|n| name == *n)
+            || is_own_file(&name.to_string_lossy())
     };
     let (mut leftovers, mut unknown) = (Vec::new(), Vec::new());
     for name in dir.names()? {
@@ -319,10 +317,6 @@ fn stray(location: &PkiLocation, dir: &Dir) -> Result<Finding> {
             .into_iter()
             .filter(|n| n.as_bytes().starts_with(prefix.as_bytes()));
         leftovers.extend(half_made.map(|n| n.to_string_lossy().into_owned()));
-    }
-    let prepared = read_key(dir, NEXT_KEY)?.is_some();
-    if prepared && phase(dir, &load(dir)?)? != Phase::Prepared {
-        leftovers.push(NEXT_KEY.to_owned());
     }
     if !unknown.is_empty() {
         return Ok(Finding::Warn(

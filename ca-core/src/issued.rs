@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use time::{Duration, OffsetDateTime};
 
+use crate::authority::{candidates, own_certificate, own_key};
 use crate::certificate::{Certificate, MAX_CERTIFICATE_FILE};
 use crate::error::Result;
 use crate::location::PkiLocation;
@@ -122,13 +123,22 @@ impl IssuedRecord {
         location.with(|pki| {
             if let Some(issued) = pki.open_own(OsStr::new(ISSUED))? {
                 for entry in Self::read_in(pki)?.entries {
-                    if entry.certificate.not_after() + KEPT < now {
+                    // Not the other way round: `notAfter` may be the last
+                    // moment that can be written.
+                    let forget = now
+                        .checked_sub(KEPT)
+                        .is_some_and(|t| entry.certificate.not_after() < t);
+                    if forget {
                         report.certificates += usize::from(issued.remove(&entry.file)?);
                     }
                 }
                 report.leftovers += remove_leftovers(&issued, now)?;
             }
+            if let Some(web_hosts) = pki.open_own(OsStr::new(crate::webhosts::WEBHOSTS))? {
+                report.leftovers += remove_leftovers(&web_hosts, now)?;
+            }
             report.leftovers += remove_leftovers(pki, now)?;
+            report.leftovers += remove_unused_authorities(pki, now)?;
             Ok(())
         })?;
         if let Some(parent) = location.open_parent()? {
@@ -149,12 +159,27 @@ fn remove_leftovers(dir: &Dir, now: OffsetDateTime) -> Result<usize> {
     Ok(removed)
 }
 
+/// What a *prepare* left that was killed before its authority was trusted.
+fn remove_unused_authorities(pki: &Dir, now: OffsetDateTime) -> Result<usize> {
+    let trust = crate::authority::read_trust(pki)?;
+    let mut removed = 0;
+    for authority in candidates(pki)? {
+        let certificate = own_certificate(authority.serial());
+        if !trust.contains(&authority) && is_abandoned(pki, certificate.as_ref(), now)? {
+            removed += usize::from(pki.remove(&own_key(&authority))?);
+            removed += usize::from(pki.remove(&certificate)?);
+        }
+    }
+    Ok(removed)
+}
+
 fn remove_half_made(parent: &Dir, pki: &OsStr, now: OffsetDateTime) -> Result<usize> {
     let prefix = crate::authority::half_made_prefix(pki);
     let mut removed = 0;
     for name in parent.names()? {
         if name.to_string_lossy().starts_with(&prefix) && is_abandoned(parent, &name, now)? {
-            removed += usize::from(parent.remove_tree(&name).is_ok());
+            parent.remove_tree(&name)?;
+            removed += 1;
         }
     }
     Ok(removed)

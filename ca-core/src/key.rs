@@ -159,6 +159,11 @@ impl PrivateKey {
         &self.pkcs8
     }
 
+    /// Another handle on the same key.
+    pub(crate) fn duplicate(&self) -> Result<Self> {
+        Self::from_pkcs8(self.pkcs8.clone(), "the key")
+    }
+
     /// Which kind of key this is.
     #[must_use]
     pub fn key_type(&self) -> KeyType {

@@ -88,7 +88,7 @@ pub use issued::{IssuedEntry, IssuedRecord, PruneReport};
 pub use key::{KeyType, PrivateKey, SubjectKey};
 pub use location::PkiLocation;
 pub use names::{HostName, PeerName, SERVER_ANY_HOST, UserName, ip_host_name, parse_ip};
-pub use output::{Layout, LeafFiles, OutputFormat, replace_certificate};
+pub use output::{Layout, LeafFile, LeafFiles, OutputFormat};
 pub use overview::Overview;
 pub use request::{LeafRequest, Purpose};
 pub use rotation::{Phase, Rotation, RotationReport};

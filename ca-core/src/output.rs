@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::authority::Issued;
-use crate::certificate::Certificate;
+use crate::authority::{CA_KEY, Issued};
+use crate::certificate::{Certificate, MAX_CERTIFICATE_FILE};
 use crate::error::{Error, Result};
+use crate::key::{PrivateKey, SubjectKey, wiped};
 use crate::store::{Access, Dir, Durability};
 
 /// In which form key and certificate are written.
@@ -76,6 +77,14 @@ impl<'a> LeafFiles<'a> {
                 "give --name letters, digits and . _ @ + - and the directory with --out",
             ));
         }
+        if base == "trust" {
+            return Err(Error::bad_name(
+                "file name",
+                base,
+                "trust.crt is the trust bundle beside the leaf",
+                "choose another --name",
+            ));
+        }
         Ok(LeafFiles {
             dir,
             base,
@@ -84,14 +93,65 @@ impl<'a> LeafFiles<'a> {
         })
     }
 
+    /// Looks whether the files may be written there for a leaf of this key
+    /// (`None`: a new one), before a leaf is issued. Creates the directory.
+    ///
+    /// # Errors
+    /// As for [`LeafFiles::write`].
+    pub fn check(&self, key: Option<&SubjectKey>) -> Result<()> {
+        let dir = open_output_dir(self.dir)?;
+        let (key_file, leaf_file) = match (&self.layout, self.format) {
+            (Layout::Oodproxy { .. }, _) => ("server.key".to_owned(), "server.crt".to_owned()),
+            (_, OutputFormat::Pem) => (format!("{}.key", self.base), format!("{}.crt", self.base)),
+            (_, OutputFormat::Bundle) => {
+                let file = format!("{}.pem", self.base);
+                (file.clone(), file)
+            }
+        };
+        let path = self.dir.join(&key_file);
+        let Some(present) = dir.read(&key_file, Access::Private, MAX_CERTIFICATE_FILE)? else {
+            return Ok(());
+        };
+        let present = wiped(present);
+        match key {
+            // The leaf will stand beside a key that must be its own.
+            Some(key) => match PrivateKey::from_pem(&present) {
+                Ok(present) if SubjectKey::from(&present) == *key => Ok(()),
+                _ => Err(Error::UnsafePath {
+                    path,
+                    problem: "it is there already and is not the key of the signing request".into(),
+                    fix: "choose another --name or --out".into(),
+                }),
+            },
+            // Only a key that was written with a leaf of ours is ours to replace.
+            None => {
+                let leaf = dir.read(&leaf_file, Access::Public, MAX_CERTIFICATE_FILE)?;
+                let ours = leaf.is_some_and(|pem| {
+                    first_certificate(&pem).is_some_and(|leaf| leaf.is_from_an_authority_of_ours())
+                });
+                if ours {
+                    return Ok(());
+                }
+                Err(Error::UnsafePath {
+                    path,
+                    problem: "it is there already and was not written by ood-ca".into(),
+                    fix: format!(
+                        "move it away, or choose another --name: mv {0} {0}.old",
+                        self.dir.join(&key_file).display()
+                    ),
+                })
+            }
+        }
+    }
+
     /// Writes the files and returns their paths. All are complete before the
     /// first one appears under its name; existing ones are replaced.
     ///
     /// # Errors
     /// [`Error::UnsafePath`] if other users could exchange files in the
-    /// directory; [`Error::Io`].
+    /// directory, or if it is a PKI directory; [`Error::Io`].
     pub fn write(&self, issued: &Issued) -> Result<Vec<PathBuf>> {
-        let dir = self.open_dir()?;
+        let dir = open_output_dir(self.dir)?;
         let certificate = issued.certificate.to_pem();
         let trust = issued.trust.to_pem();
         let key = issued.key.as_ref().map(crate::PrivateKey::to_pem);
@@ -138,10 +198,13 @@ impl<'a> LeafFiles<'a> {
         dir.replace_all(&borrowed, Durability::Relaxed)?;
         Ok(files.iter().map(|(name, ..)| self.dir.join(name)).collect())
     }
+}
 
-    fn open_dir(&self) -> Result<Dir> {
-        open_output_dir(self.dir)
-    }
+/// The certificate in a file that may hold a key before it.
+fn first_certificate(pem: &[u8]) -> Option<Certificate> {
+    let blocks = pem::parse_many(pem).ok()?;
+    let block = blocks.iter().find(|block| block.tag() == "CERTIFICATE")?;
+    Certificate::from_der(block.contents()).ok()
 }
 
 /// Opens a directory for output, creating its last part if it is missing, and
@@ -159,10 +222,17 @@ pub(crate) fn open_output_dir(path: &Path) -> Result<Dir> {
     };
     let stat = dir.stat()?;
     let me = rustix::process::geteuid().as_raw();
+    let sticky = stat.st_mode & 0o1000 != 0;
+    // A group of one's own may write, as it may where umask is 002.
+    let group = stat.st_gid != rustix::process::getegid().as_raw() || me == 0;
     let problem = if dir.is_open_to_all()? {
         "every user may write to it and exchange what is in it"
     } else if stat.st_uid != me && stat.st_uid != 0 {
         "it belongs to another user, who could exchange what is in it"
+    } else if stat.st_mode & 0o020 != 0 && group && !sticky {
+        "a group may write to it and exchange what is in it"
+    } else if is_pki_dir(&dir)? {
+        "it is where the authority is kept"
     } else {
         return Ok(dir);
     };
@@ -173,27 +243,91 @@ pub(crate) fn open_output_dir(path: &Path) -> Result<Dir> {
     })
 }
 
-/// Replaces one public file by path, in its own directory.
-///
-/// # Errors
-/// As for [`LeafFiles::write`].
-pub fn replace_certificate(path: &Path, certificate: &Certificate) -> Result<()> {
-    let name = path
-        .file_name()
-        .and_then(OsStr::to_str)
-        .ok_or_else(|| Error::UnsafePath {
-            path: path.to_owned(),
-            problem: "it does not name a file".into(),
-            fix: "name a certificate file".into(),
-        })?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    open_output_dir(parent)?.replace(
-        name,
-        certificate.to_pem().as_bytes(),
-        Access::Public,
-        Durability::Synced,
-    )
+/// Whether this is a PKI directory or one in it.
+fn is_pki_dir(dir: &Dir) -> Result<bool> {
+    for name in [CA_KEY, "../ca.key"] {
+        if dir.stat_entry(OsStr::new(name))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A leaf in a file of its own, to be renewed where it lies.
+#[derive(Debug)]
+pub struct LeafFile {
+    dir: Dir,
+    name: String,
+    certificate: Certificate,
+}
+
+impl LeafFile {
+    /// Reads a file that holds one certificate and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::UnsafePath`] if it is not a regular file of the caller's own in
+    /// a directory where only the caller may exchange files;
+    /// [`Error::BadCertificate`] if it holds something else, or more: a key or a
+    /// chain would be lost; [`Error::Io`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let missing = || Error::io("read", path, rustix::io::Errno::NOENT);
+        let name = path
+            .file_name()
+            .and_then(OsStr::to_str)
+            .ok_or_else(missing)?;
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if !path.exists() {
+            return Err(missing());
+        }
+        let dir = open_output_dir(parent)?;
+        let pem = dir
+            .read(name, Access::Public, MAX_CERTIFICATE_FILE)?
+            .ok_or_else(missing)?;
+        let pem = wiped(pem);
+        let certificate = Certificate::from_pem(&pem)?;
+        let text = certificate.to_pem();
+        let same = |a: &[u8], b: &[u8]| {
+            let visible = |bytes: &[u8]| -> Vec<u8> {
+                bytes
+                    .iter()
+                    .copied()
+                    .filter(|b| !b.is_ascii_whitespace())
+                    .collect()
+            };
+            visible(a) == visible(b)
+        };
+        if !same(&pem, text.as_bytes()) {
+            return Err(Error::BadCertificate {
+                what: "the certificate".into(),
+                why: "its file holds more than that, which would be lost".into(),
+            });
+        }
+        Ok(LeafFile {
+            dir,
+            name: name.to_owned(),
+            certificate,
+        })
+    }
+
+    /// The certificate as it was when the file was read.
+    #[must_use]
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Puts another certificate in its place, in one step.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the old one is then still there.
+    pub fn replace(&self, certificate: &Certificate) -> Result<()> {
+        self.dir.replace(
+            &self.name,
+            certificate.to_pem().as_bytes(),
+            Access::Public,
+            Durability::Synced,
+        )
+    }
 }

@@ -44,7 +44,7 @@ impl Overview {
         location.with(|dir| {
             let state = load(dir)?;
             Ok(Overview {
-                phase: phase(dir, &state)?,
+                phase: phase(&state),
                 limits: Constraints::of(&state.certificate).map(|c| c.describe()),
                 authority: state.certificate,
                 trust: state.trust,

@@ -69,15 +69,19 @@ fn params(
     params
 }
 
-/// A self-signed authority: may sign leaves and nothing that signs further.
+/// A self-signed authority: may sign leaves and nothing that signs further. Its
+/// `notBefore` is later than that of the authority it follows, `than`, so that
+/// it can be told which of two is the newer.
 pub(crate) fn authority(
     key: &PrivateKey,
     site: &SiteConfig,
+    than: Option<&Certificate>,
     now: OffsetDateTime,
 ) -> Result<Certificate> {
     let now = whole_second(now);
+    let later = than.map(|older| older.not_before() + Duration::SECOND);
     let validity = Validity {
-        not_before: now - BACKDATE,
+        not_before: later.map_or(now - BACKDATE, |later| later.max(now - BACKDATE)),
         not_after: now + site.ca_lifetime.duration(),
     };
     let mut params = params(&anonymous_subject()?, random_serial()?, key, validity);

@@ -8,17 +8,20 @@
 //! | *retire* | new | new | no leaf of the old one is alive |
 //! | *emergency* | new | new | always; breaks what runs |
 //!
-//! The new authority waits in `ca.next.key` and `ca.next.crt`. Each step has
-//! one file whose rename commits it: `trust.crt` for *prepare*, *retire* and
-//! *emergency*, `ca.key` for *activate*. A process killed after the commit
-//! leaves a state that readers understand and the next writer completes.
+//! `trust.crt` decides: the first authority in it signs, and replacing that one
+//! file commits each step. A new authority is first kept under names of its own,
+//! `ca.<serial>.key` and `.crt`, which nothing ever replaces; after the commit it
+//! is copied to `ca.key` and `ca.crt`. An authority whose trust has ended is
+//! marked by `ca.<serial>.ended`, so that a process that was held up, on this
+//! host or another, cannot bring it back. A process killed at any point leaves a
+//! state that readers understand and the next writer completes.
 
 use rustix::fs::FlockOperation;
 use time::OffsetDateTime;
 
 use crate::authority::{
-    Authority, CA_CERT, CA_KEY, CLIENT_KEY, NEXT_CERT, NEXT_KEY, State, TRUST, check_time, load,
-    read_certificate, read_key,
+    Authority, CA_CERT, CA_KEY, CLIENT_CERT, CLIENT_KEY, State, TRUST, candidates, check_time,
+    end_mark, load, own_certificate, own_key, read_certificate, read_key,
 };
 use crate::certificate::{Certificate, Kind};
 use crate::config::SiteConfig;
@@ -109,12 +112,12 @@ impl<'a> Rotation<'a> {
     pub fn status(&self) -> Result<RotationReport> {
         self.location.with(|dir| {
             let state = load(dir)?;
-            Ok(report(&state, phase(dir, &state)?, false))
+            Ok(report(&state, false))
         })
     }
 
     /// Lets a new authority join the trust bundle. Taken again, it changes
-    /// nothing.
+    /// nothing, unless what was prepared has become unusable.
     ///
     /// # Errors
     /// [`Error::Rotation`] while an old authority has not been retired;
@@ -122,11 +125,14 @@ impl<'a> Rotation<'a> {
     pub fn prepare(&self, now: OffsetDateTime) -> Result<RotationReport> {
         self.location.with(|dir| {
             let _turn = take_turns(dir);
-            let mut state = load_and_finish(dir)?;
+            let state = load_and_finish(dir)?;
             check_time(&state.certificate, now)?;
-            match phase(dir, &state)? {
+            match phase(&state) {
                 Phase::Settled => {}
-                Phase::Prepared => return Ok(report(&state, Phase::Prepared, false)),
+                Phase::Prepared => match usable_next(dir, &state, now)? {
+                    Some(_) => return Ok(report(&state, false)),
+                    None => end_prepared(dir, &state)?,
+                },
                 Phase::Activated => {
                     return Err(Error::Rotation {
                         why: "the last rotation has not ended: an old authority is still trusted"
@@ -135,11 +141,13 @@ impl<'a> Rotation<'a> {
                     });
                 }
             }
-            let next = self.next_authority(dir, now)?;
-            let _ = issued::record(dir, &next);
-            state.trust = TrustBundle::of([state.certificate.clone(), next]);
-            write_trust(dir, &state.trust)?;
-            let mut report = report(&state, Phase::Prepared, true);
+            let (_, next) = self.new_authority(dir, Some(&state.certificate), now)?;
+            // Read again: making the key took time, and another host may have
+            // acted meanwhile.
+            let state = load_and_finish(dir)?;
+            let trust = TrustBundle::of([state.certificate, next]);
+            let state = commit(dir, &trust)?;
+            let mut report = report(&state, true);
             report.notices.push(
                 "each web host must load the new trust bundle: restart your web server in the portal, then run: ood-ca rotate --activate".into(),
             );
@@ -147,33 +155,27 @@ impl<'a> Rotation<'a> {
         })
     }
 
-    /// The authority in `ca.next.*`, made if it is not there or was left half
-    /// made. Of several processes at once all end with the same one.
-    fn next_authority(&self, dir: &Dir, now: OffsetDateTime) -> Result<Certificate> {
-        for attempt in attempts() {
-            if attempt > 0 {
-                pause(attempt - 1);
-            }
-            let Some(key) = read_key(dir, NEXT_KEY)? else {
-                let key = PrivateKey::generate(self.site.key_type)?;
-                dir.create_new(NEXT_KEY, key.to_pem().as_bytes(), Access::Private)?;
-                continue;
-            };
-            match read_certificate(dir, NEXT_CERT)? {
-                Some(next) if next.belongs_to(&key) => return Ok(next),
-                Some(_) => {
-                    dir.remove(NEXT_CERT)?;
-                }
-                None => {
-                    let next = profile::authority(&key, self.site, now)?;
-                    dir.create_new(NEXT_CERT, next.to_pem().as_bytes(), Access::Public)?;
-                }
-            }
-        }
-        Err(Error::KeyMismatch {
-            key: dir.path().join(NEXT_KEY),
-            certificate: dir.path().join(NEXT_CERT),
-        })
+    /// Makes an authority that is newer than `than` and keeps it under names of
+    /// its own. Its key is on disk before its certificate.
+    fn new_authority(
+        &self,
+        dir: &Dir,
+        than: Option<&Certificate>,
+        now: OffsetDateTime,
+    ) -> Result<(PrivateKey, Certificate)> {
+        let key = PrivateKey::generate(self.site.key_type)?;
+        let next = profile::authority(&key, self.site, than, now)?;
+        let sync = Durability::Synced;
+        dir.replace(
+            &own_key(&next),
+            key.to_pem().as_bytes(),
+            Access::Private,
+            sync,
+        )?;
+        let name = own_certificate(next.serial());
+        dir.replace(&name, next.to_pem().as_bytes(), Access::Public, sync)?;
+        let _ = issued::record(dir, &next);
+        Ok((key, next))
     }
 
     /// Lets the prepared authority sign. The PUN's client leaf stays as it is
@@ -181,26 +183,22 @@ impl<'a> Rotation<'a> {
     /// authority.
     ///
     /// # Errors
-    /// [`Error::Rotation`] if nothing is prepared, or if a web host has not
-    /// loaded the new authority (unless `force`); [`Error::Io`].
+    /// [`Error::Rotation`] if nothing usable is prepared, or if a web host has
+    /// not loaded the new authority (unless `force`); [`Error::Io`].
     pub fn activate(&self, force: bool, now: OffsetDateTime) -> Result<RotationReport> {
         self.location.with(|dir| {
             let _turn = take_turns(dir);
             let state = load_and_finish(dir)?;
-            match phase(dir, &state)? {
-                Phase::Prepared => {}
-                Phase::Activated => return Ok(report(&state, Phase::Activated, false)),
-                Phase::Settled => {
-                    return Err(Error::Rotation {
-                        why: "no new authority has been prepared".into(),
-                        hint: "prepare one first with: ood-ca rotate --prepare".into(),
-                    });
-                }
-            }
-            let Some(next) = read_certificate(dir, NEXT_CERT)? else {
-                return Err(Error::bad_certificate(NEXT_CERT, "it is missing"));
+            let nothing = |why: &str| Error::Rotation {
+                why: why.into(),
+                hint: "prepare one first with: ood-ca rotate --prepare".into(),
             };
-            check_time(&next, now)?;
+            let next = match phase(&state) {
+                Phase::Activated => return Ok(report(&state, false)),
+                Phase::Settled => return Err(nothing("no new authority has been prepared")),
+                Phase::Prepared => usable_next(dir, &state, now)?
+                    .ok_or_else(|| nothing("the prepared authority has expired or its key is gone"))?,
+            };
             let lacking = web_hosts_without(dir, &next)?;
             if !force && !lacking.is_empty() {
                 return Err(Error::Rotation {
@@ -214,10 +212,8 @@ impl<'a> Rotation<'a> {
                     ),
                 });
             }
-            dir.rename(NEXT_KEY, CA_KEY)?;
-            finish_activation(dir)?;
-            let state = load(dir)?;
-            let mut report = report(&state, Phase::Activated, true);
+            let state = commit(dir, &TrustBundle::of([next, state.certificate]))?;
+            let mut report = report(&state, true);
             report.notices.push(
                 "the old authority stays trusted while leaves of it are alive; end the rotation later with: ood-ca rotate --retire".into(),
             );
@@ -242,7 +238,7 @@ impl<'a> Rotation<'a> {
             let _turn = take_turns(dir);
             let state = load_and_finish(dir)?;
             check_time(&state.certificate, now)?;
-            let alive = match phase(dir, &state)? {
+            let alive = match phase(&state) {
                 Phase::Settled => None,
                 Phase::Activated => Some(leaves_of_old(dir, &state, now)?),
                 Phase::Prepared => {
@@ -255,7 +251,7 @@ impl<'a> Rotation<'a> {
             Ok((state, alive))
         })?;
         let Some(alive) = alive else {
-            return Ok(report(&state, Phase::Settled, false));
+            return Ok(report(&state, false));
         };
         if let (Some(last), false) = (alive.last(), force) {
             return Err(Error::Rotation {
@@ -269,9 +265,7 @@ impl<'a> Rotation<'a> {
         }
         let authority = Authority::open(self.location, self.site, now)?;
         let client_is_old = self.location.with(|dir| {
-            let client = read_certificate(dir, crate::authority::CLIENT_CERT)
-                .ok()
-                .flatten();
+            let client = read_certificate(dir, CLIENT_CERT).ok().flatten();
             Ok(client.is_none_or(|leaf| !leaf.is_signed_by(authority.certificate())))
         })?;
         if client_is_old {
@@ -279,13 +273,15 @@ impl<'a> Rotation<'a> {
         }
         self.location.with(|dir| {
             let _turn = take_turns(dir);
-            let mut state = load_and_finish(dir)?;
-            if phase(dir, &state)? != Phase::Activated {
-                return Ok(report(&state, phase(dir, &state)?, false));
+            let state = load_and_finish(dir)?;
+            if phase(&state) != Phase::Activated {
+                return Ok(report(&state, false));
             }
-            state.trust = TrustBundle::of([state.certificate.clone()]);
-            write_trust(dir, &state.trust)?;
-            let mut report = report(&state, Phase::Settled, true);
+            let old = state.trust.authorities().iter().filter(|a| **a != state.certificate);
+            let old: Vec<_> = old.cloned().collect();
+            let state = commit(dir, &TrustBundle::of([state.certificate]))?;
+            end(dir, &old)?;
+            let mut report = report(&state, true);
             if !alive.is_empty() {
                 report.notices.push(format!(
                     "forced: leaf certificates of the old authority that are refused from now on: {}",
@@ -305,30 +301,40 @@ impl<'a> Rotation<'a> {
     pub fn emergency(&self, now: OffsetDateTime) -> Result<RotationReport> {
         let mut report = self.location.with(|dir| {
             let _turn = take_turns(dir);
-            let key = PrivateKey::generate(self.site.key_type)?;
-            let certificate = profile::authority(&key, self.site, now)?;
-            let trust = TrustBundle::of([certificate.clone()]);
-            let pem = certificate.to_pem();
-            dir.replace_all(
-                &[
-                    (NEXT_KEY, key.to_pem().as_bytes(), Access::Private),
-                    (NEXT_CERT, pem.as_bytes(), Access::Public),
-                ],
+            // Everything that was ever trusted or prepared here may be known
+            // to others. What cannot be read cannot be trusted either.
+            let mut known = candidates(dir)?;
+            known.extend(read_certificate(dir, CA_CERT).ok().flatten());
+            let listed = dir
+                .read(TRUST, Access::Public, TrustBundle::MAX_BYTES)
+                .ok()
+                .flatten();
+            let listed = listed.and_then(|pem| TrustBundle::from_pem(&pem).ok());
+            known.extend(listed.iter().flat_map(|t| t.authorities().iter().cloned()));
+            let newest = known.iter().max_by_key(|a| a.not_before());
+            let newest = newest.filter(|a| a.not_before() <= now);
+            let (key, next) = self.new_authority(dir, newest, now)?;
+            end(dir, &known)?;
+            let trust = TrustBundle::of([next.clone()]);
+            dir.replace(
+                TRUST,
+                trust.to_pem().as_bytes(),
+                Access::Public,
                 Durability::Synced,
             )?;
-            write_trust(dir, &trust)?;
-            finish_emergency(dir)?;
-            let _ = issued::record(dir, &certificate);
-            let state = State {
-                key,
-                certificate,
-                trust,
-                unfinished: false,
-            };
-            Ok(report(&state, Phase::Settled, true))
+            // Whatever was wrong with the signer's files, they are replaced.
+            put_in_place(dir, &key, &next)?;
+            let state = load_and_finish(dir)?;
+            Ok(report(&state, true))
         })?;
         let authority = Authority::open(self.location, self.site, now)?;
-        authority.replace_client(now)?;
+        report.notices.extend(
+            authority
+                .replace_client(now)?
+                .notices
+                .iter()
+                .map(ToString::to_string),
+        );
         report.notices.push(
             "restart your web server in the portal now, and start your jobs anew: they hold certificates that are no longer trusted".into(),
         );
@@ -336,76 +342,107 @@ impl<'a> Rotation<'a> {
     }
 }
 
-/// Completes a rotation step whose process was killed after its commit point.
-///
-/// # Errors
-/// The errors of [`Authority::open`]; [`Error::Io`].
-pub(crate) fn finish_interrupted(location: &PkiLocation) -> Result<()> {
-    location.with(|dir| load_and_finish(dir).map(drop))
-}
-
-fn load_and_finish(dir: &Dir) -> Result<State> {
-    let state = load(dir)?;
-    if !state.unfinished {
-        return Ok(state);
-    }
-    let key = read_key(dir, CA_KEY)?;
-    if key.is_some_and(|key| state.certificate.belongs_to(&key)) {
-        finish_activation(dir)?;
-    } else {
-        finish_emergency(dir)?;
+/// The state, after putting in place what a killed or overtaken process left.
+pub(crate) fn load_and_finish(dir: &Dir) -> Result<State> {
+    for attempt in attempts() {
+        let state = load(dir)?;
+        if !state.unfinished {
+            return Ok(state);
+        }
+        if attempt > 0 {
+            pause(attempt - 1);
+        }
+        dir.replace(
+            TRUST,
+            state.trust.to_pem().as_bytes(),
+            Access::Public,
+            Durability::Synced,
+        )?;
+        put_in_place(dir, &state.key, &state.certificate)?;
     }
     load(dir)
 }
 
-/// The key is in place and on disk before its certificate follows, so that a
-/// power failure cannot leave the certificate without its key.
-fn finish_activation(dir: &Dir) -> Result<()> {
-    dir.sync()?;
-    rename_if_there(dir, NEXT_CERT, CA_CERT)?;
-    dir.sync()
-}
-
-fn finish_emergency(dir: &Dir) -> Result<()> {
-    rename_if_there(dir, NEXT_KEY, CA_KEY)?;
-    finish_activation(dir)
-}
-
-fn rename_if_there(dir: &Dir, from: &str, to: &str) -> Result<()> {
-    match dir.rename(from, to) {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
-}
-
-fn write_trust(dir: &Dir, trust: &TrustBundle) -> Result<()> {
+/// Copies the signer to [`CA_KEY`] and [`CA_CERT`]. Its own files stay, so that
+/// two hosts that do this at once, even for different authorities, lose neither.
+fn put_in_place(dir: &Dir, key: &PrivateKey, authority: &Certificate) -> Result<()> {
+    let (key, authority) = (key.to_pem(), authority.to_pem());
+    dir.replace(CA_KEY, key.as_bytes(), Access::Private, Durability::Synced)?;
     dir.replace(
-        TRUST,
-        trust.to_pem().as_bytes(),
+        CA_CERT,
+        authority.as_bytes(),
         Access::Public,
         Durability::Synced,
     )
 }
 
-pub(crate) fn phase(dir: &Dir, state: &State) -> Result<Phase> {
-    let next = match read_certificate(dir, NEXT_CERT) {
-        // What lies there was never trusted: the rest of a killed *prepare*.
-        Err(Error::BadCertificate { .. }) => None,
-        result => result?,
-    };
-    let next = next.filter(|next| state.trust.contains(next) && *next != state.certificate);
-    if next.is_some() {
-        return Ok(Phase::Prepared);
-    }
-    Ok(match state.trust.authorities().len() {
-        0 | 1 => Phase::Settled,
-        _ => Phase::Activated,
+/// The step everything hangs on: from here on this is trusted, and the first of
+/// it signs. Says what has come of it, for another host may have acted too.
+fn commit(dir: &Dir, trust: &TrustBundle) -> Result<State> {
+    dir.replace(
+        TRUST,
+        trust.to_pem().as_bytes(),
+        Access::Public,
+        Durability::Synced,
+    )?;
+    load_and_finish(dir)
+}
+
+/// Ends trust in these for good, and removes their own files.
+fn end(dir: &Dir, authorities: &[Certificate]) -> Result<()> {
+    authorities.iter().try_for_each(|authority| {
+        dir.replace(
+            &end_mark(authority),
+            b"",
+            Access::Private,
+            Durability::Synced,
+        )?;
+        dir.remove(&own_key(authority))?;
+        dir.remove(&own_certificate(authority.serial())).map(drop)
     })
 }
 
-fn report(state: &State, phase: Phase, changed: bool) -> RotationReport {
+/// Drops what was prepared and can no longer be used.
+fn end_prepared(dir: &Dir, state: &State) -> Result<()> {
+    let next: Vec<_> = newer(state).cloned().collect();
+    end(dir, &next)?;
+    commit(dir, &TrustBundle::of([state.certificate.clone()])).map(drop)
+}
+
+/// The prepared authority, if its key is there and its time has not passed.
+fn usable_next(dir: &Dir, state: &State, now: OffsetDateTime) -> Result<Option<Certificate>> {
+    for next in newer(state) {
+        let key = read_key(dir, &own_key(next))?;
+        if key.is_some_and(|key| next.belongs_to(&key)) && check_time(next, now).is_ok() {
+            return Ok(Some(next.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// What is trusted and newer than the signer: no two have the same `notBefore`.
+fn newer(state: &State) -> impl Iterator<Item = &Certificate> {
+    let signer = state.certificate.not_before();
+    state
+        .trust
+        .authorities()
+        .iter()
+        .filter(move |a| a.not_before() > signer)
+}
+
+pub(crate) fn phase(state: &State) -> Phase {
+    if newer(state).next().is_some() {
+        return Phase::Prepared;
+    }
+    match state.trust.authorities().len() {
+        0 | 1 => Phase::Settled,
+        _ => Phase::Activated,
+    }
+}
+
+fn report(state: &State, changed: bool) -> RotationReport {
     RotationReport {
-        phase,
+        phase: phase(state),
         changed,
         signer: state.certificate.clone(),
         trust: state.trust.clone(),

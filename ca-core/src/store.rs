@@ -256,6 +256,12 @@ impl Dir {
         files: &[(&str, &[u8], Access)],
         durability: Durability,
     ) -> Result<()> {
+        for (name, ..) in files {
+            let stat = self.stat_entry(name.as_ref())?;
+            if stat.is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory) {
+                return Err(not_regular(&self.path.join(name), "a directory"));
+            }
+        }
         let mut written = Vec::with_capacity(files.len());
         let result = files
             .iter()
@@ -377,18 +383,26 @@ impl Dir {
         }
     }
 
-    /// Removes a directory of our own making and the plain files and
-    /// directories in it, one level deep. For half-made directories.
+    /// Removes a directory of our own making, two levels deep: one under
+    /// construction holds files and directories of files.
     pub(crate) fn remove_tree(&self, name: &OsStr) -> Result<()> {
+        self.remove_levels(name, 2)
+    }
+
+    fn remove_levels(&self, name: &OsStr, levels: usize) -> Result<()> {
         if let Some(dir) = self.open_own(name)? {
             for entry in dir.names()? {
-                if fs::unlinkat(&dir.fd, &*entry, AtFlags::empty()).is_err() {
-                    let _ = fs::unlinkat(&dir.fd, &*entry, AtFlags::REMOVEDIR);
+                match fs::unlinkat(&dir.fd, &*entry, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(Errno::ISDIR) if levels > 1 => dir.remove_levels(&entry, levels - 1)?,
+                    Err(e) => return Err(Error::io("remove", &dir.path.join(&entry), e)),
                 }
             }
         }
-        fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)
-            .map_err(|e| Error::io("remove", &self.path.join(name), e))
+        match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(Error::io("remove", &self.path.join(name), e)),
+        }
     }
 
     /// The names in this directory, unordered, without `.` and `..`.

@@ -79,6 +79,15 @@ impl TrustBundle {
         TrustBundle(unique)
     }
 
+    /// Reads what is trusted now from a PKI directory; needs no key.
+    ///
+    /// # Errors
+    /// [`Error::NoAuthority`], [`Error::UnsafePath`], [`Error::BadCertificate`],
+    /// [`Error::NotAnAuthority`], [`Error::Io`].
+    pub fn read(location: &crate::PkiLocation) -> Result<Self> {
+        location.with(crate::authority::read_trust)
+    }
+
     /// The authorities.
     #[must_use]
     pub fn authorities(&self) -> &[Certificate] {

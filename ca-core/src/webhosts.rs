@@ -88,7 +88,7 @@ impl WebHosts {
             let Some(stat) = dir.stat_entry(&file)? else {
                 continue;
             };
-            let Some(bytes) = dir.read(name.as_str(), Access::Public, MAX_RECORD)? else {
+            let Ok(Some(bytes)) = dir.read(name.as_str(), Access::Public, MAX_RECORD) else {
                 continue;
             };
             let text = String::from_utf8_lossy(&bytes);

@@ -419,7 +419,9 @@ fn debug_output_shows_nothing_of_any_key() {
             assert!(!shown.contains(line));
         }
     }
-    assert!(shown.contains("[redacted]"));
+    assert!(shown.contains("PrivateKey(ecdsa-p256, [redacted])"));
+    // Nor as a list of numbers: PKCS#8 starts with SEQUENCE, length.
+    assert!(!shown.contains("[48, 129") && !shown.contains("48,\n"));
 }
 
 proptest! {

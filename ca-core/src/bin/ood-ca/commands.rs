@@ -82,8 +82,11 @@ fn init(context: &Context) -> Result<u8> {
     );
     let authority = Authority::ensure(&context.location, &context.site, now)?;
     let mut notices = Vec::new();
-    if !created && ClientLeaf::examine(&context.location, now)?.due.is_due() {
-        notices = authority.renew_client(now)?.notices;
+    if !created {
+        authority.finish_interrupted()?;
+        if ClientLeaf::examine(&context.location, now)?.due.is_due() {
+            notices = authority.renew_client(now)?.notices;
+        }
     }
     context.warn_all(&notices);
     let path = context.location.path().display().to_string();
@@ -124,10 +127,39 @@ fn read_named(path: &Path) -> Result<Vec<u8>> {
         let stdin = std::io::stdin().lock();
         stdin.take(MOST).read_to_end(&mut content).map_err(fail)?;
     } else {
-        let file = std::fs::File::open(path).map_err(fail)?;
-        file.take(MOST).read_to_end(&mut content).map_err(fail)?;
+        open_named(path)?
+            .take(MOST)
+            .read_to_end(&mut content)
+            .map_err(fail)?;
     }
     Ok(content)
+}
+
+/// Opens a regular file, or a descriptor that the shell has handed over (as in
+/// `ood-ca verify <(…)`). Anything else, a FIFO say, could make us wait for ever.
+fn open_named(path: &Path) -> Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let fail = |source| Error::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let handed_over = path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd");
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true);
+    if !handed_over {
+        options.custom_flags(nonblocking);
+    }
+    let file = options.open(path).map_err(fail)?;
+    if handed_over || file.metadata().map_err(fail)?.is_file() {
+        return Ok(file);
+    }
+    Err(Error::UnsafePath {
+        path: path.to_owned(),
+        problem: "it is not a regular file".into(),
+        fix: "name a file, or - for standard input".into(),
+    })
 }
 
 fn man(out: Option<&Path>) -> Result<u8> {

@@ -15,7 +15,7 @@ use clap::Parser;
 use args::{Args, Command};
 
 fn main() -> ExitCode {
-    keep_keys_out_of_core_dumps();
+    protect_keys();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -27,13 +27,21 @@ fn main() -> ExitCode {
         Command::NeedsRenewal(_) => NEEDS_RENEWAL_FAILED,
         _ => 1,
     };
-    match commands::run(&args) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
+    // A panic must not end with an exit code that means something else.
+    let code = match std::panic::catch_unwind(|| commands::run(&args)) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
             print::failure(&error, args.json);
-            ExitCode::from(failed)
+            failed
         }
-    }
+        Err(_) => failed,
+    };
+    // What could not be written was not said.
+    ExitCode::from(if print::everything_written() {
+        code
+    } else {
+        failed
+    })
 }
 
 /// For systemd's ExecCondition= only 255 is a failure; 1 to 254 mean "skip".
@@ -52,7 +60,9 @@ fn usage_exit_code(error: &clap::Error) -> u8 {
 }
 
 /// The process holds private keys: no core dump, no debugger of the same user.
-fn keep_keys_out_of_core_dumps() {
+/// And what it creates is its user's alone, whatever umask it was started with.
+fn protect_keys() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let none = Rlimit {
         current: Some(0),

@@ -1,21 +1,42 @@
 //! Text for people. Everything passes through [`printable`], so that a hostile
 //! certificate cannot write control sequences to a terminal.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ca_core::Error;
 use time::OffsetDateTime;
 
 use crate::json;
 
-/// Writes a line to standard output. A closed pipe is the reader's choice.
+static WRITE_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Writes a line to standard output.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", printable(text));
+    raw(format!("{}\n", printable(text)).as_bytes());
 }
 
 /// Writes what is already laid out, such as a script.
 pub(crate) fn raw(bytes: &[u8]) {
-    let _ = std::io::stdout().lock().write_all(bytes);
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => {}
+        // The reader has seen enough.
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+        Err(e) => {
+            if !WRITE_FAILED.swap(true, Ordering::Relaxed) {
+                let _ = writeln!(
+                    std::io::stderr().lock(),
+                    "error: cannot write the output: {e}"
+                );
+            }
+        }
+    }
+}
+
+/// Whether all output has reached where it was sent.
+pub(crate) fn everything_written() -> bool {
+    !WRITE_FAILED.load(Ordering::Relaxed)
 }
 
 pub(crate) fn warning(text: &str) {

@@ -1,7 +1,6 @@
 use ca_core::doctor::{self, Check, Verdict};
 use ca_core::{
-    Certificate, Error, Overview, PeerName, PrivateKey, Purpose, Result, SiteConfig, TrustBundle,
-    now,
+    Certificate, Error, PeerName, PrivateKey, Purpose, Result, SiteConfig, TrustBundle, now,
 };
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -15,7 +14,7 @@ pub(super) fn verify(context: &Context, args: &Verify) -> Result<u8> {
     let certificate = Certificate::from_pem(&read_named(&args.certificate)?)?;
     let trust = match &args.trust {
         Some(path) => TrustBundle::from_pem(&read_named(path)?)?,
-        None => Overview::read(&context.location, now)?.trust,
+        None => TrustBundle::read(&context.location)?,
     };
     let purpose = if args.client {
         Purpose::Client

@@ -20,7 +20,21 @@ pub(super) fn run(context: &Context, args: &Issue) -> Result<u8> {
             hint: "leave out --client, --csr, --name and --format",
         });
     }
-    // Before anything is made: a bad file must not cost an authority.
+    if args.csr.is_some() && args.format == Format::Bundle {
+        return Err(Error::BadRequest {
+            why: "--format bundle needs the key, and with --csr there is none".into(),
+            hint: "leave out --format",
+        });
+    }
+    let format = match args.format {
+        Format::Pem => OutputFormat::Pem,
+        Format::Bundle => OutputFormat::Bundle,
+    };
+    let base = args
+        .name
+        .as_deref()
+        .unwrap_or(if args.client { "client" } else { "server" });
+    // Before anything is made: a bad request must not cost an authority.
     let csr = args
         .csr
         .as_deref()
@@ -33,15 +47,9 @@ pub(super) fn run(context: &Context, args: &Issue) -> Result<u8> {
             client: Box::new(client_leaf(context, &authority, now)?),
         },
     };
-    let format = match args.format {
-        Format::Pem => OutputFormat::Pem,
-        Format::Bundle => OutputFormat::Bundle,
-    };
-    let base = args
-        .name
-        .as_deref()
-        .unwrap_or(if args.client { "client" } else { "server" });
     let files = LeafFiles::new(&args.out, base, format, layout)?;
+    // Before a leaf is on record that could not be written.
+    files.check(csr.as_ref())?;
     let mut request = if args.client {
         LeafRequest::client(current_user_name())
     } else {

@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use ca_core::{
-    Authority, Certificate, ClientLeaf, Error, IssuedRecord, LeafRequest, Notice, PruneReport,
-    RenewalDue, Result, now,
+    Authority, Certificate, ClientLeaf, Error, IssuedRecord, LeafFile, LeafRequest, Notice,
+    PruneReport, RenewalDue, Result, TrustBundle, now,
 };
 use serde_json::json;
 use time::OffsetDateTime;
@@ -21,11 +21,22 @@ struct Renewal {
 
 pub(super) fn renew(context: &Context, args: &Renew) -> Result<u8> {
     let now = now();
+    // Before anything is made: a wrong path must not cost an authority.
+    let file = args
+        .certificate
+        .as_deref()
+        .map(LeafFile::open)
+        .transpose()?;
     let authority = Authority::ensure(&context.location, &context.site, now)?;
-    let renewal = match &args.certificate {
-        Some(path) => renew_file(&authority, path, args.force, now)?,
-        None => renew_client(context, &authority, args.force, now)?,
+    let renewal = match (&args.certificate, file) {
+        (Some(path), Some(file)) => renew_file(&authority, path, &file, args.force, now)?,
+        _ => renew_client(context, &authority, args.force, now)?,
     };
+    if let Err(error) = authority.finish_interrupted() {
+        print::warning(&format!(
+            "an interrupted rotation was not completed: {error}"
+        ));
+    }
     context.warn_all(&renewal.notices);
     // Cleaning up is a courtesy here: a read-only record is no failure.
     let pruned = IssuedRecord::prune(&context.location, now).unwrap_or_else(|error| {
@@ -84,16 +95,12 @@ fn renew_client(
 fn renew_file(
     authority: &Authority,
     path: &Path,
+    file: &LeafFile,
     force: bool,
     now: OffsetDateTime,
 ) -> Result<Renewal> {
-    let certificate = Certificate::from_pem(&read_named(path)?)?;
-    let due = RenewalDue::of(&certificate, authority.trust(), now);
-    if due == RenewalDue::NotTrusted {
-        return Err(Error::NotTrusted {
-            why: format!("{}: no authority of yours signed it", path.display()),
-        });
-    }
+    let certificate = file.certificate().clone();
+    let due = due_of(path, &certificate, authority.trust(), now)?;
     if !force && !due.is_due() {
         return Ok(Renewal {
             certificate,
@@ -103,13 +110,31 @@ fn renew_file(
         });
     }
     let issued = authority.issue(&LeafRequest::renewal_of(&certificate)?, now)?;
-    ca_core::replace_certificate(path, &issued.certificate)?;
+    file.replace(&issued.certificate)?;
     Ok(Renewal {
         certificate: issued.certificate,
         due,
         renewed: true,
         notices: issued.notices,
     })
+}
+
+fn due_of(
+    path: &Path,
+    certificate: &Certificate,
+    trust: &TrustBundle,
+    now: OffsetDateTime,
+) -> Result<RenewalDue> {
+    match RenewalDue::of(certificate, trust, now) {
+        RenewalDue::NotTrusted => Err(Error::BadRequest {
+            why: format!(
+                "{}: no authority that you trust now signed it",
+                path.display()
+            ),
+            hint: "issue a new one with: ood-ca issue",
+        }),
+        due => Ok(due),
+    }
 }
 
 const DUE: u8 = 0;
@@ -120,8 +145,12 @@ pub(super) fn needs_renewal(context: &Context, args: &NeedsRenewal) -> Result<u8
     let (certificate, due) = match &args.certificate {
         Some(path) => {
             let certificate = Certificate::from_pem(&read_named(path)?)?;
-            let overview = ca_core::Overview::read(&context.location, now)?;
-            let due = RenewalDue::of(&certificate, &overview.trust, now);
+            let due = due_of(
+                path,
+                &certificate,
+                &TrustBundle::read(&context.location)?,
+                now,
+            )?;
             (Some(certificate), due)
         }
         None => {
