@@ -164,6 +164,10 @@ impl Certificate {
     }
 
     pub(crate) fn from_der_named(der: &[u8], what: &str) -> Result<Self> {
+        // So that its PEM form is within the bound on files too.
+        if der.len() > MAX_CERTIFICATE_FILE / 3 * 2 {
+            return Err(Error::bad_certificate(what, "it is larger than 10 KiB"));
+        }
         let (rest, parsed) = X509Certificate::from_der(der)
             .map_err(|_| Error::bad_certificate(what, "it is not a well-formed certificate"))?;
         if !rest.is_empty() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
-use crate::error::{Error, Result, shortened};
+use crate::error::{Error, Result, shortened, shortened_to};
 use crate::key::KeyType;
 use crate::names::HostName;
 use crate::ttl::Ttl;
@@ -300,27 +300,56 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
         .map(|index| index + 1)
 }
 
+/// The keys that may stand at the top of the file.
+const KEYS: [&str; 8] = [
+    "pki_dir", "key_type", "ca_lifetime", "leaf_lifetime", "max_leaf_lifetime", "allow_wildcards",
+    "name_constraints", "domain",
+];
+/// The keys below `name_constraints`.
+const CONSTRAINT_KEYS: [&str; 2] = ["dns", "ip"];
+const KEY_TYPES: [&str; 2] = ["ecdsa-p256", "ed25519"];
+
 /// Turns the parser's error into one that names the nearest valid key.
 fn explain(error: &serde_yaml::Error, source: &str, file: &Path) -> Error {
     let line = error.location().map(|l| l.line());
-    let text = without_position(&error.to_string());
-    // serde writes names in backquotes: the unknown one, then the valid ones.
-    let named: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    // One line, whatever the file's keys and values hold.
+    let text: String = without_position(&error.to_string())
+        .chars()
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect()
+            } else {
+                vec![c]
+            }
+        })
+        .collect();
     let key = key_in(&text).or_else(|| line.and_then(|line| key_on(source, line)));
     let of_key = |message: String| match &key {
         Some(key) if !message.starts_with(key.as_str()) => format!("{key}: {message}"),
         _ => message,
     };
-    let (message, nearest) = match named.split_first() {
-        Some((unknown, valid)) if text.contains("unknown field") => (
-            format!("unknown key {}", shortened(unknown)),
-            nearest(unknown, valid).or_else(|| Some(format!("one of {}", valid.join(", ")))),
-        ),
-        Some((unknown, valid)) if text.contains("unknown variant") => (
-            of_key(format!("unknown value {}", shortened(unknown))),
-            nearest(unknown, valid).or_else(|| Some(valid.join(" or "))),
-        ),
-        _ => (of_key(text.clone()), None),
+    // serde writes: unknown field `it`, expected one of `this`, `that`
+    let unknown = |kind: &str| {
+        let rest = text.split_once(kind)?.1;
+        let end = rest
+            .rfind("`, expected")
+            .or_else(|| rest.rfind("`, there"))?;
+        Some(rest[..end].to_owned())
+    };
+    let (message, nearest) = if let Some(unknown) = unknown("unknown field `") {
+        let nested = text.starts_with("name_constraints");
+        let valid: &[&str] = if nested { &CONSTRAINT_KEYS } else { &KEYS };
+        (
+            format!("unknown key {}", shortened(&unknown)),
+            nearest(&unknown, valid).or_else(|| Some(format!("one of {}", valid.join(", ")))),
+        )
+    } else if let Some(unknown) = unknown("unknown variant `") {
+        (
+            of_key(format!("unknown value {}", shortened(&unknown))),
+            nearest(&unknown, &KEY_TYPES).or_else(|| Some(KEY_TYPES.join(" or "))),
+        )
+    } else {
+        (of_key(shortened_to(&text, 300)), None)
     };
     Error::Config {
         file: file.to_owned(),
@@ -422,6 +451,33 @@ mod tests {
     }
 
     #[test]
+    fn the_keys_that_hints_name_are_the_keys_there_are() {
+        for key in KEYS {
+            let error = parse(&format!("{key}: [[]]")).unwrap_err().to_string();
+            assert!(!error.contains("unknown key"), "{error}");
+        }
+        let message = parse("x: 1").unwrap_err().hint().unwrap();
+        assert!(KEYS.iter().all(|key| message.contains(key)), "{message}");
+        for key in CONSTRAINT_KEYS {
+            let error = parse(&format!("name_constraints: {{ {key}: 1 }}"))
+                .unwrap_err()
+                .to_string();
+            assert!(!error.contains("unknown key"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_the_file_holds() {
+        for text in [
+            "\"a\\nb\\u001b[31m\": 1", "\"a`b`\": 1", "key_type: \"a\\nb\"", "{: 1", "\"x\\ny\": {",
+        ] {
+            let error = parse(text).unwrap_err();
+            let shown = format!("{error}{}", error.hint().unwrap_or_default());
+            assert!(!shown.chars().any(char::is_control), "{shown:?}");
+        }
+    }
+
+    #[test]
     fn a_limit_shortens_the_defaults_below_it() {
         let site = parse("max_leaf_lifetime: 7d\n").unwrap();
         assert_eq!(site.leaf_lifetime, Ttl::from_days(7));
@@ -473,9 +529,7 @@ mod tests {
 
         #[test]
         fn an_unknown_key_is_always_an_error(key in "[a-z_]{1,30}") {
-            let known = ["pki_dir", "key_type", "ca_lifetime", "leaf_lifetime", "max_leaf_lifetime",
-                "allow_wildcards", "name_constraints", "domain"];
-            prop_assume!(!known.contains(&key.as_str()));
+            prop_assume!(!KEYS.contains(&key.as_str()));
             prop_assert_eq!(parse(&format!("{key}: 1")).unwrap_err().code(), "config");
         }
     }

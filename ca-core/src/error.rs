@@ -343,11 +343,14 @@ fn io_hint(action: &str, source: &io::Error, path: &Path) -> Option<String> {
 /// User input fit for a message: bounded in length. `Debug` formatting does
 /// the escaping.
 pub(crate) fn shortened(input: &str) -> String {
-    const MOST: usize = 80;
-    if input.chars().count() <= MOST {
+    shortened_to(input, 80)
+}
+
+pub(crate) fn shortened_to(input: &str, most: usize) -> String {
+    if input.chars().count() <= most {
         return input.to_owned();
     }
-    let mut cut: String = input.chars().take(MOST).collect();
+    let mut cut: String = input.chars().take(most).collect();
     cut.push('…');
     cut
 }
