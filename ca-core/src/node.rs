@@ -26,11 +26,10 @@ fn names_of(node: &str, hosts: &str, resolv: &str, domain: Option<&HostName>) ->
         }
     };
     let short = node.split('.').next().unwrap_or(node);
-    let node_name = HostName::parse(node).ok();
-    let short_name = HostName::parse(short).ok();
-    let completed = |domain: &HostName| short_name.as_ref()?.within(domain).ok();
+    // Completed first: 7d3b is no name a leaf may carry, 7d3b.cluster.example is.
+    let completed = |domain: &HostName| HostName::parse(&format!("{short}.{domain}")).ok();
 
-    add(node_name.clone());
+    add(HostName::parse(node).ok());
     for line in hosts.lines() {
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_ascii_whitespace().skip(1);
@@ -46,7 +45,7 @@ fn names_of(node: &str, hosts: &str, resolv: &str, domain: Option<&HostName>) ->
         Some(domain) => add(completed(domain)),
         None => add(search_domain(resolv).as_ref().and_then(completed)),
     }
-    add(short_name);
+    add(HostName::parse(short).ok());
     names
 }
 
@@ -110,6 +109,15 @@ mod tests {
             names("N001.cluster.example", "", "", None),
             ["n001.cluster.example", "n001"]
         );
+    }
+
+    #[test]
+    fn a_host_name_that_starts_with_a_digit_counts_once_it_is_completed() {
+        assert_eq!(
+            names("7d3b2c11aa55", "", "", Some("cluster.example")),
+            ["7d3b2c11aa55.cluster.example"]
+        );
+        assert!(names("7d3b2c11aa55", "", "", None).is_empty());
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub enum Layout {
 /// let issued = authority.issue(&LeafRequest::any_host(), now())?;
 /// let out = home.path().join("job");
 /// let files = LeafFiles::new(&out, "server", OutputFormat::Pem, Layout::Plain)?.write(&issued)?;
-/// assert_eq!(files, [out.join("server.key"), out.join("server.crt"), out.join("trust.crt")]);
+/// assert_eq!(files, [out.join("server.crt"), out.join("server.key"), out.join("trust.crt")]);
 /// # Ok::<(), ca_core::Error>(())
 /// ```
 #[derive(Debug)]
@@ -176,16 +176,18 @@ impl<'a> LeafFiles<'a> {
                         files.push((format!("{base}.pem"), text, Access::Private));
                     }
                     (_, key) => {
-                        files.extend(key.map(|k| (format!("{base}.key"), k, Access::Private)));
+                        // The key last: a key without its leaf would not be
+                        // known as ours the next time.
                         files.push(public(&format!("{base}.crt"), &certificate));
+                        files.extend(key.map(|k| (format!("{base}.key"), k, Access::Private)));
                     }
                 }
                 files.push(public("trust.crt", &trust));
             }
             Layout::Oodproxy { client } => {
                 let client = client.to_pem();
-                files.extend(key.map(|k| ("server.key".to_owned(), k, Access::Private)));
                 files.push(public("server.crt", &certificate));
+                files.extend(key.map(|k| ("server.key".to_owned(), k, Access::Private)));
                 files.push(public("ca.crt", &trust));
                 files.push(public("client.crt", &client));
                 files.push(public("ca+client.crt", &format!("{trust}{client}")));
@@ -210,6 +212,21 @@ fn first_certificate(pem: &[u8]) -> Option<Certificate> {
 /// Opens a directory for output, creating its last part if it is missing, and
 /// refuses one in which other users could put files of their own in our place.
 pub(crate) fn open_output_dir(path: &Path) -> Result<Dir> {
+    use std::os::unix::fs::MetadataExt;
+    let me = rustix::process::geteuid().as_raw();
+    // In a shared directory such as /tmp another user may have put a link where
+    // ours was to be. Not every system follows protected_symlinks (proc(5)).
+    if let Ok(link) = path.symlink_metadata()
+        && link.is_symlink()
+        && link.uid() != me
+        && link.uid() != 0
+    {
+        return Err(Error::UnsafePath {
+            path: path.to_owned(),
+            problem: "it is a symbolic link of another user".into(),
+            fix: "name a directory of your own with --out".into(),
+        });
+    }
     let dir = match Dir::open(path) {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             let parent = match path.parent() {
@@ -221,7 +238,6 @@ pub(crate) fn open_output_dir(path: &Path) -> Result<Dir> {
         result => result?,
     };
     let stat = dir.stat()?;
-    let me = rustix::process::geteuid().as_raw();
     let sticky = stat.st_mode & 0o1000 != 0;
     // A group of one's own may write, as it may where umask is 002.
     let group = stat.st_gid != rustix::process::getegid().as_raw() || me == 0;

@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 
 use crate::authority::{
     Authority, CA_CERT, CA_KEY, CLIENT_CERT, CLIENT_KEY, State, TRUST, candidates, check_time,
-    end_mark, load, own_certificate, own_key, read_certificate, read_key,
+    end_mark, is_own_file, load, own_certificate, own_key, read_certificate, read_key,
 };
 use crate::certificate::{Certificate, Kind};
 use crate::config::SiteConfig;
@@ -125,7 +125,7 @@ impl<'a> Rotation<'a> {
     pub fn prepare(&self, now: OffsetDateTime) -> Result<RotationReport> {
         self.location.with(|dir| {
             let _turn = take_turns(dir);
-            let state = load_and_finish(dir)?;
+            let state = begin(dir)?;
             check_time(&state.certificate, now)?;
             match phase(&state) {
                 Phase::Settled => {}
@@ -188,7 +188,7 @@ impl<'a> Rotation<'a> {
     pub fn activate(&self, force: bool, now: OffsetDateTime) -> Result<RotationReport> {
         self.location.with(|dir| {
             let _turn = take_turns(dir);
-            let state = load_and_finish(dir)?;
+            let state = begin(dir)?;
             let nothing = |why: &str| Error::Rotation {
                 why: why.into(),
                 hint: "prepare one first with: ood-ca rotate --prepare".into(),
@@ -236,7 +236,7 @@ impl<'a> Rotation<'a> {
     pub fn retire(&self, force: bool, now: OffsetDateTime) -> Result<RotationReport> {
         let (state, alive) = self.location.with(|dir| {
             let _turn = take_turns(dir);
-            let state = load_and_finish(dir)?;
+            let state = begin(dir)?;
             check_time(&state.certificate, now)?;
             let alive = match phase(&state) {
                 Phase::Settled => None,
@@ -273,7 +273,7 @@ impl<'a> Rotation<'a> {
         }
         self.location.with(|dir| {
             let _turn = take_turns(dir);
-            let state = load_and_finish(dir)?;
+            let state = begin(dir)?;
             if phase(&state) != Phase::Activated {
                 return Ok(report(&state, false));
             }
@@ -324,7 +324,7 @@ impl<'a> Rotation<'a> {
             )?;
             // Whatever was wrong with the signer's files, they are replaced.
             put_in_place(dir, &key, &next)?;
-            let state = load_and_finish(dir)?;
+            let state = begin(dir)?;
             Ok(report(&state, true))
         })?;
         let authority = Authority::open(self.location, self.site, now)?;
@@ -374,6 +374,27 @@ fn put_in_place(dir: &Dir, key: &PrivateKey, authority: &Certificate) -> Result<
         Access::Public,
         Durability::Synced,
     )
+}
+
+/// The state a step starts from, tidied up. Another host may at this moment be
+/// making an authority that is not trusted yet, and lose its own files by this:
+/// a *prepare* must then be taken again, an *emergency* has its key in hand.
+fn begin(dir: &Dir) -> Result<State> {
+    let state = load_and_finish(dir)?;
+    let trusted: Vec<String> = state
+        .trust
+        .authorities()
+        .iter()
+        .map(|a| a.serial().to_string())
+        .collect();
+    for name in dir.names()? {
+        let name = name.to_string_lossy();
+        let in_use = trusted.iter().any(|serial| name.contains(serial.as_str()));
+        if is_own_file(&name) && !name.ends_with(".ended") && !in_use {
+            dir.remove(&name)?;
+        }
+    }
+    Ok(state)
 }
 
 /// The step everything hangs on: from here on this is trusted, and the first of

@@ -128,7 +128,9 @@ impl Dir {
         }
         let path = self.path.join(name);
         match fs::mkdirat(&self.fd, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            // What will be synced in it must not be lost with its own name.
+            Ok(()) => self.sync()?,
+            Err(Errno::EXIST) => {}
             Err(e) => return Err(Error::io("create the directory", &path, e)),
         }
         match self.open_own(name)? {

@@ -68,7 +68,8 @@ impl WebHosts {
         })
     }
 
-    /// All records, by name. Files that are no record are left out.
+    /// All records, by name. Of one that cannot be read, or not safely, it is
+    /// not known what that host has loaded: nothing, as far as this goes.
     ///
     /// # Errors
     /// As for [`WebHosts::record`].
@@ -88,8 +89,11 @@ impl WebHosts {
             let Some(stat) = dir.stat_entry(&file)? else {
                 continue;
             };
-            let Ok(Some(bytes)) = dir.read(name.as_str(), Access::Public, MAX_RECORD) else {
-                continue;
+            let bytes = match dir.read(name.as_str(), Access::Public, MAX_RECORD) {
+                Ok(None) => continue,
+                Ok(Some(bytes)) => bytes,
+                // What cannot be read vouches for nothing.
+                Err(_) => Vec::new(),
             };
             let text = String::from_utf8_lossy(&bytes);
             hosts.push(WebHost {

@@ -74,6 +74,12 @@ fn server_request(context: &Context, args: &Issue, authority: &Authority) -> Res
     if hosts.is_empty() && args.ip.is_empty() && !args.any_host {
         hosts = node::host_names(context.site.domain.as_ref());
         hosts.retain(|name| authority.permits(&PeerName::Host(name.clone())));
+        if hosts.is_empty() {
+            return Err(Error::BadRequest {
+                why: "this node has no name that a certificate may carry".into(),
+                hint: "name it with --host, or its address with --ip; `domain` in ood_ca.yml completes short names",
+            });
+        }
     }
     let mut request = LeafRequest::server(hosts);
     for address in &args.ip {
