@@ -12,6 +12,7 @@ use crate::error::{Error, Result, Stamp};
 use crate::key::PrivateKey;
 use crate::location::{PkiLocation, attempts};
 use crate::request::LeafRequest;
+use crate::rotation::signer_was_retired;
 use crate::store::{Access, Dir, Durability};
 use crate::trust::TrustBundle;
 use crate::user::current_user_name;
@@ -157,8 +158,8 @@ fn read_pair(dir: &Dir) -> Result<(Option<PrivateKey>, Option<Certificate>)> {
 impl Authority {
     /// Renews the PUN's client leaf, `client.crt`, for the key in `client.key`,
     /// so that no reader ever sees a pair that does not match. A new key is
-    /// made only if there is none, or if the leaf is of an authority that is no
-    /// longer trusted: then its key may be known to others too.
+    /// made only if there is none, or if the leaf is of an authority that an
+    /// emergency has ended: then its key may be known to others too.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::UnsafePath`], [`Error::BadKey`].
@@ -170,7 +171,7 @@ impl Authority {
             let keep = match (&key, &certificate) {
                 (None, _) => false,
                 (Some(key), Some(leaf)) if leaf.belongs_to(key) => {
-                    self.trust().signer_of(leaf).is_some()
+                    self.trust().signer_of(leaf).is_some() || signer_was_retired(dir, leaf)?
                 }
                 (Some(_), _) => true,
             };

@@ -280,7 +280,7 @@ impl<'a> Rotation<'a> {
             let old = state.trust.authorities().iter().filter(|a| **a != state.certificate);
             let old: Vec<_> = old.cloned().collect();
             let state = commit(dir, &TrustBundle::of([state.certificate]))?;
-            end(dir, &old)?;
+            end(dir, &old, Ended::Retired)?;
             let mut report = report(&state, true);
             if !alive.is_empty() {
                 report.notices.push(format!(
@@ -314,7 +314,7 @@ impl<'a> Rotation<'a> {
             let newest = known.iter().max_by_key(|a| a.not_before());
             let newest = newest.filter(|a| a.not_before() <= now);
             let (key, next) = self.new_authority(dir, newest, now)?;
-            end(dir, &known)?;
+            end(dir, &known, Ended::Emergency)?;
             let trust = TrustBundle::of([next.clone()]);
             dir.replace(
                 TRUST,
@@ -409,24 +409,57 @@ fn commit(dir: &Dir, trust: &TrustBundle) -> Result<State> {
     load_and_finish(dir)
 }
 
+/// Why trust in an authority has ended. Stands in its mark, with its subject.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// In due course: whatever it signed was honest.
+    Retired,
+    /// A key may be known to others, and so may what was kept beside it.
+    Emergency,
+}
+
+impl Ended {
+    fn word(self) -> &'static str {
+        match self {
+            Ended::Retired => "retired",
+            Ended::Emergency => "emergency",
+        }
+    }
+}
+
 /// Ends trust in these for good, and removes their own files.
-fn end(dir: &Dir, authorities: &[Certificate]) -> Result<()> {
+fn end(dir: &Dir, authorities: &[Certificate], why: Ended) -> Result<()> {
     authorities.iter().try_for_each(|authority| {
-        dir.replace(
-            &end_mark(authority),
-            b"",
-            Access::Private,
-            Durability::Synced,
-        )?;
+        let mark = format!("{} {}\n", why.word(), authority.subject());
+        let name = end_mark(authority);
+        dir.replace(&name, mark.as_bytes(), Access::Private, Durability::Synced)?;
         dir.remove(&own_key(authority))?;
         dir.remove(&own_certificate(authority.serial())).map(drop)
     })
 }
 
+/// Whether the authority that signed this leaf was retired in due course, so
+/// that the leaf's key is as good as ever.
+pub(crate) fn signer_was_retired(dir: &Dir, leaf: &Certificate) -> Result<bool> {
+    let expected = format!("{} {}\n", Ended::Retired.word(), leaf.issuer());
+    for name in dir.names()? {
+        let name = name.to_string_lossy();
+        if is_own_file(&name)
+            && name.ends_with(".ended")
+            && dir
+                .read(&name, Access::Public, 256)?
+                .is_some_and(|mark| mark == expected.as_bytes())
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Drops what was prepared and can no longer be used.
 fn end_prepared(dir: &Dir, state: &State) -> Result<()> {
     let next: Vec<_> = newer(state).cloned().collect();
-    end(dir, &next)?;
+    end(dir, &next, Ended::Retired)?;
     commit(dir, &TrustBundle::of([state.certificate.clone()])).map(drop)
 }
 
