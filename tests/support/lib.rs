@@ -1,0 +1,30 @@
+//! What the end-to-end tests share: the built command, private homes,
+//! throw-away users, private mounts and a file system that fails on demand.
+//!
+//! A test that lacks a tool, a privilege or a kernel feature fails and says
+//! what to install or do. Nothing here ever skips.
+#![allow(
+    clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr
+)]
+#![forbid(unsafe_code)]
+
+mod command;
+mod files;
+pub mod fuse;
+mod home;
+mod mounts;
+mod pki;
+pub mod tls;
+mod tools;
+mod wait;
+
+pub use command::{DEFAULT_LIMIT, Outcome, Run};
+pub use files::{Entry, Snapshot, copy_tree};
+pub use home::Home;
+pub use mounts::{ReadOnlyBind, SmallDisk, private_mounts};
+pub use pki::{
+    LeafKind, State, assert_keys_are_private, assert_leaves_verify, assert_pair, leftovers,
+    own_file,
+};
+pub use tools::{ood_ca, require_root, require_tool};
+pub use wait::eventually;

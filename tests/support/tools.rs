@@ -1,0 +1,74 @@
+//! The programs that the tests drive.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Programs and the Debian packages that have them.
+const PACKAGES: &[(&str, &str)] = &[
+    ("certtool", "gnutls-bin"),
+    ("gnutls-cli", "gnutls-bin"),
+    ("gnutls-serv", "gnutls-bin"),
+    ("mount", "mount"),
+    ("openssl", "openssl"),
+    ("setfacl", "acl"),
+    ("setpriv", "util-linux"),
+    ("strace", "strace"),
+    ("stunnel", "stunnel4"),
+];
+
+/// Where a program is.
+///
+/// # Panics
+/// If it is not installed, with the command that installs it.
+pub fn require_tool(name: &str) -> PathBuf {
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&search).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = places.map(|dir| dir.join(name)).find(|path| {
+        path.metadata()
+            .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    });
+    let package = PACKAGES
+        .iter()
+        .find(|(tool, _)| *tool == name)
+        .map_or(name, |(_, p)| p);
+    found.unwrap_or_else(|| {
+        panic!("this test needs `{name}`, which is not installed here; install it with: apt-get install {package}")
+    })
+}
+
+/// Fails unless the test runs as root: it mounts file systems or acts as
+/// several users.
+///
+/// # Panics
+/// If it does not.
+pub fn require_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test mounts file systems and acts as several users, so it needs root: \
+         run it as root, or in a container where you are root with CAP_SYS_ADMIN and /dev/fuse"
+    );
+}
+
+/// The `ood-ca` that was built beside this test.
+///
+/// # Panics
+/// If it was not built.
+pub fn ood_ca() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let test = std::env::current_exe().expect("the path of this test is known");
+        // <target>/<profile>/deps/<test>-<hash>
+        test.ancestors()
+            .skip(1)
+            .take(2)
+            .map(|dir| dir.join("ood-ca"))
+            .find(|path| path.is_file())
+            .unwrap_or_else(|| {
+                panic!(
+                    "ood-ca is not built beside {}; build it with: cargo build -p ca-core (with the profile and target directory of this test)",
+                    test.display()
+                )
+            })
+    })
+}
