@@ -119,7 +119,7 @@ impl Server {
         }
     }
 
-    /// As [`Server::listen_for`], and an early end fails the test.
+    /// As `listen_for`, and an early end fails the test.
     ///
     /// # Panics
     /// If the program ended first.
