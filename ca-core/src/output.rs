@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::authority::{CA_KEY, Issued};
+use crate::authority::{CA_KEY, Issued, TRUST};
 use crate::certificate::{Certificate, MAX_CERTIFICATE_FILE};
 use crate::error::{Error, Result};
+use crate::issued::ISSUED;
 use crate::key::{PrivateKey, SubjectKey, wiped};
 use crate::store::{Access, Dir, Durability};
 
@@ -259,10 +260,16 @@ pub(crate) fn open_output_dir(path: &Path) -> Result<Dir> {
     })
 }
 
-/// Whether this is a PKI directory or one in it.
+/// Whether this is a PKI directory or one in it. A `ca.key` alone does not make
+/// one: that may be some other program's.
 fn is_pki_dir(dir: &Dir) -> Result<bool> {
-    for name in [CA_KEY, "../ca.key"] {
-        if dir.stat_entry(OsStr::new(name))?.is_some() {
+    for place in ["", "../"] {
+        let mut marks = 0;
+        for name in [CA_KEY, TRUST, ISSUED] {
+            let name = format!("{place}{name}");
+            marks += usize::from(dir.stat_entry(OsStr::new(&name))?.is_some());
+        }
+        if marks == 3 {
             return Ok(true);
         }
     }
