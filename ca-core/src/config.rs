@@ -1,5 +1,6 @@
 //! The site's configuration, `/etc/ood/config/ood_ca.yml`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::net::IpAddr;
@@ -11,6 +12,10 @@ use serde::de::{self, Deserializer};
 use crate::error::{Error, Result, shortened, shortened_to};
 use crate::key::KeyType;
 use crate::names::HostName;
+use crate::settings::{
+    AllowedHost, ConfigPath, CookieName, HeaderName, HeaderTemplate, HostHeader, HostRegex,
+    Nameserver, PortRange, Span, TlsMin, VerifyHost,
+};
 use crate::ttl::Ttl;
 
 /// Largest configuration file that is read, in bytes.
@@ -49,6 +54,61 @@ pub struct SiteConfig {
     pub name_constraints: Option<NameConstraints>,
     /// The domain that completes this site's short host names.
     pub domain: Option<HostName>,
+
+    /// What the host of a URL must match as a whole. Unset: what
+    /// `portal_config` says. Set nowhere: the proxy answers 503.
+    pub host_regex: Option<HostRegex>,
+    /// The portal's own configuration, read for its `host_regex`.
+    pub portal_config: ConfigPath,
+    /// Hosts that may be reached although they are loopback, link-local, a
+    /// metadata service or the portal itself.
+    pub allow_hosts: Vec<AllowedHost>,
+    /// Ports that may be reached; 1024-65535.
+    pub port_range: PortRange,
+    /// What a job's certificate must name: the host of the URL, or only the user.
+    pub verify_host: VerifyHost,
+    /// Whether only sessions registered by `ood-job` may be reached.
+    pub require_registration: bool,
+    /// Nameservers. Empty: those of `/etc/resolv.conf`.
+    pub resolver: Vec<Nameserver>,
+    /// How long nginx keeps an answer of a nameserver; 30 seconds.
+    pub resolver_valid: Span,
+    /// How many names of `/etc/hosts` are taken over at most; 500.
+    pub hosts_table: usize,
+    /// Which `Host` a job sees.
+    pub host_header: HostHeader,
+    /// Headers that the proxy sets and no client can forge.
+    pub trusted_headers: BTreeMap<HeaderName, HeaderTemplate>,
+    /// Headers that do not reach a job; those that OOD strips on `/node`.
+    pub strip_headers: Vec<HeaderName>,
+    /// Cookies that do not reach a job; those of the portal.
+    pub strip_cookies: Vec<CookieName>,
+    /// The lowest version of TLS.
+    pub tls_min: TlsMin,
+    /// How long a connection may be silent; one day.
+    pub idle_timeout: Span,
+    /// How long a job may take to accept a connection; 5 seconds.
+    pub connect_timeout: Span,
+    /// Below it, one directory a user: what nginx includes. Root's.
+    pub snippet_dir: ConfigPath,
+    /// Below it, one directory a user: the copies of the trust bundles. Root's.
+    pub trust_dir: ConfigPath,
+    /// The error pages.
+    pub errors_dir: ConfigPath,
+    /// How long the hook waits for the home directory, and again for
+    /// `also_run` and for nginx, each; 5 seconds.
+    pub hook_timeout: Span,
+    /// The hook that the site had before, run before ours: it may be what
+    /// creates the home directory.
+    pub also_run: Option<ConfigPath>,
+    /// The nginx that runs the PUNs. Unset: OOD's, then the system's.
+    pub nginx: Option<ConfigPath>,
+    /// This web host's name in `webhosts/`. Unset: what the system says.
+    pub web_host: Option<HostName>,
+    /// OOD's own command, to which idle PUNs are left.
+    pub nginx_stage: ConfigPath,
+    /// Below it, one directory a user: where OOD keeps a PUN's process id.
+    pub pun_run_dir: ConfigPath,
 }
 
 impl Default for SiteConfig {
@@ -62,8 +122,58 @@ impl Default for SiteConfig {
             allow_wildcards: false,
             name_constraints: None,
             domain: None,
+            host_regex: None,
+            portal_config: path("/etc/ood/config/ood_portal.yml"),
+            allow_hosts: Vec::new(),
+            port_range: PortRange::UNPRIVILEGED,
+            verify_host: VerifyHost::default(),
+            require_registration: false,
+            resolver: Vec::new(),
+            resolver_valid: Span::from_secs(30),
+            hosts_table: 500,
+            host_header: HostHeader::default(),
+            trusted_headers: BTreeMap::new(),
+            strip_headers: all(DEFAULT_STRIP_HEADERS, HeaderName::parse),
+            strip_cookies: all(DEFAULT_STRIP_COOKIES, CookieName::parse),
+            tls_min: TlsMin::default(),
+            idle_timeout: Span::from_secs(86_400),
+            connect_timeout: Span::from_secs(5),
+            snippet_dir: path("/var/lib/ondemand-nginx/config/mtls"),
+            trust_dir: path("/var/lib/ondemand-nginx/config/mtls-trust"),
+            errors_dir: path("/usr/share/ood-ca/errors"),
+            hook_timeout: Span::from_secs(5),
+            also_run: None,
+            nginx: None,
+            web_host: None,
+            nginx_stage: path("/opt/ood/nginx_stage/sbin/nginx_stage"),
+            pun_run_dir: path("/var/run/ondemand-nginx"),
         }
     }
+}
+
+/// What OOD itself strips on `/node` and `/rnode` (`strip_proxy_headers`).
+const DEFAULT_STRIP_HEADERS: &[&str] = &[
+    "Authorization", "OIDC_CLAIM_sub", "OIDC_CLAIM_preferred_username", "OIDC_CLAIM_given_name",
+    "OIDC_CLAIM_zoneinfo", "OIDC_CLAIM_locale", "OIDC_CLAIM_email", "OIDC_CLAIM_email_verified",
+    "OIDC_CLAIM_iss", "OIDC_CLAIM_nonce", "OIDC_CLAIM_aud", "OIDC_CLAIM_acr", "OIDC_CLAIM_azp",
+    "OIDC_CLAIM_auth_time", "OIDC_CLAIM_exp", "OIDC_CLAIM_iat", "OIDC_CLAIM_jti",
+    "OIDC_access_token", "OIDC_access_token_expires",
+];
+
+/// The session of the login (its chunks end in `_0`, `_1`, …) and of the
+/// dashboard.
+const DEFAULT_STRIP_COOKIES: &[&str] = &[
+    "mod_auth_openidc_session*", "_dashboard_session", "_session_id", "_job_constructor_session",
+];
+
+/// A path that is known to be good.
+fn path(text: &'static str) -> ConfigPath {
+    ConfigPath::fixed(text)
+}
+
+/// Values that are known to be good; a test counts them.
+fn all<T, E>(texts: &[&str], parse: impl Fn(&str) -> Result<T, E>) -> Vec<T> {
+    texts.iter().filter_map(|text| parse(text).ok()).collect()
 }
 
 /// Domains and subnets that an authority may sign for. `ood.internal` is
@@ -139,6 +249,15 @@ macro_rules! from_text {
 from_text!(Ttl, Ttl::parse);
 from_text!(HostName, HostName::parse);
 from_text!(SubnetRule, SubnetRule::parse);
+from_text!(ConfigPath, ConfigPath::parse);
+from_text!(HostRegex, HostRegex::parse);
+from_text!(AllowedHost, AllowedHost::parse);
+from_text!(PortRange, PortRange::parse);
+from_text!(Nameserver, Nameserver::parse);
+from_text!(Span, Span::parse);
+from_text!(HeaderName, HeaderName::parse);
+from_text!(HeaderTemplate, HeaderTemplate::parse);
+from_text!(CookieName, CookieName::parse);
 
 fn pki_dir<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else {
@@ -301,13 +420,16 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
 }
 
 /// The keys that may stand at the top of the file.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 33] = [
     "pki_dir", "key_type", "ca_lifetime", "leaf_lifetime", "max_leaf_lifetime", "allow_wildcards",
-    "name_constraints", "domain",
+    "name_constraints", "domain", "host_regex", "portal_config", "allow_hosts", "port_range",
+    "verify_host", "require_registration", "resolver", "resolver_valid", "hosts_table",
+    "host_header", "trusted_headers", "strip_headers", "strip_cookies", "tls_min", "idle_timeout",
+    "connect_timeout", "snippet_dir", "trust_dir", "errors_dir", "hook_timeout", "also_run",
+    "nginx", "web_host", "nginx_stage", "pun_run_dir",
 ];
 /// The keys below `name_constraints`.
 const CONSTRAINT_KEYS: [&str; 2] = ["dns", "ip"];
-const KEY_TYPES: [&str; 2] = ["ecdsa-p256", "ed25519"];
 
 /// Turns the parser's error into one that names the nearest valid key.
 fn explain(error: &serde_yaml::Error, source: &str, file: &Path) -> Error {
@@ -336,6 +458,11 @@ fn explain(error: &serde_yaml::Error, source: &str, file: &Path) -> Error {
             .or_else(|| rest.rfind("`, there"))?;
         Some(rest[..end].to_owned())
     };
+    // The values that a key may have are the last words in backquotes.
+    let valid = text
+        .rsplit_once("`, expected ")
+        .map_or("", |(_, rest)| rest);
+    let expected: Vec<&str> = valid.split('`').skip(1).step_by(2).collect();
     let (message, nearest) = if let Some(unknown) = unknown("unknown field `") {
         let nested = text.starts_with("name_constraints");
         let valid: &[&str] = if nested { &CONSTRAINT_KEYS } else { &KEYS };
@@ -346,7 +473,7 @@ fn explain(error: &serde_yaml::Error, source: &str, file: &Path) -> Error {
     } else if let Some(unknown) = unknown("unknown variant `") {
         (
             of_key(format!("unknown value {}", shortened(&unknown))),
-            nearest(&unknown, &KEY_TYPES).or_else(|| Some(KEY_TYPES.join(" or "))),
+            nearest(&unknown, &expected).or_else(|| Some(expected.join(" or "))),
         )
     } else {
         (of_key(shortened_to(&text, 300)), None)
@@ -501,6 +628,53 @@ mod tests {
         }
         assert!(parse("pki_dir: /var/lib/ood-pki/%{user}/pki").is_ok());
         assert!(parse("pki_dir: ~/private/pki").is_ok());
+    }
+
+    #[test]
+    fn the_defaults_obey_their_own_rules() {
+        let site = SiteConfig::default();
+        assert_eq!(site.strip_headers.len(), DEFAULT_STRIP_HEADERS.len());
+        assert_eq!(site.strip_cookies.len(), DEFAULT_STRIP_COOKIES.len());
+        for path in [
+            &site.portal_config, &site.snippet_dir, &site.trust_dir, &site.errors_dir,
+            &site.nginx_stage,
+        ] {
+            assert_eq!(ConfigPath::parse(path.as_str()).as_ref(), Ok(path));
+        }
+    }
+
+    #[test]
+    fn the_keys_of_the_web_host_are_read_and_refused_with_their_line() {
+        let site = parse(
+            "host_regex: '^n\\d+$'\nallow_hosts: [n1, 10.0.0.1]\nport_range: 8000-9000\nverify_host: user\nrequire_registration: true\nresolver: [10.0.0.2, '[fd00::2]:54']\nresolver_valid: 1m\nhosts_table: 3\nhost_header: upstream\ntrusted_headers: {X-A: 'b %{user}'}\nstrip_headers: [A]\nstrip_cookies: ['a*']\ntls_min: 1.2\nidle_timeout: 2d\nconnect_timeout: 3s\nsnippet_dir: /a\ntrust_dir: /b\nerrors_dir: /c\nhook_timeout: 4s\nalso_run: /d\nnginx: /e\nweb_host: web1\nnginx_stage: /f\nportal_config: /g\n",
+        )
+        .unwrap();
+        assert_eq!(site.host_regex.unwrap().as_str(), r"n\d+");
+        assert_eq!(site.tls_min, TlsMin::V1_2);
+        assert_eq!(site.resolver.len(), 2);
+
+        for (text, part) in [
+            ("host_regex: '(a+)+'", "line 1: host_regex: a repetition"),
+            ("\nport_range: 5-1", "line 2: port_range: write the ports"),
+            ("idle_timeout: 1w", "line 1: idle_timeout: write a time"),
+            ("allow_hosts: [a_b]", "line 1: allow_hosts: host name"),
+            ("snippet_dir: a/$b", "line 1: snippet_dir: the path"),
+            ("trusted_headers: {'X A': b}", "line 1: trusted_headers"),
+            ("trusted_headers: {X-A: '$b'}", "line 1: trusted_headers"),
+            (
+                "verify_host: url2",
+                "line 1: verify_host: unknown value url2",
+            ),
+            ("tls_min: 1.1", "line 1: tls_min: unknown value 1.1"),
+            ("strip_cookies: ['*']", "line 1: strip_cookies: a cookie"),
+            ("resolver: [fe80::1]", "line 1: resolver: nginx cannot"),
+            ("conect_timeout: 3s", "line 1: unknown key conect_timeout"),
+        ] {
+            let (message, _) = refused(text);
+            assert!(message.contains(part), "{text}: {message}");
+        }
+        let (_, hint) = refused("conect_timeout: 3s");
+        assert_eq!(hint.unwrap(), "did you mean connect_timeout?");
     }
 
     #[test]

@@ -72,6 +72,7 @@ mod overview;
 mod profile;
 mod request;
 mod rotation;
+mod settings;
 pub mod store;
 mod trust;
 mod ttl;
@@ -92,6 +93,10 @@ pub use output::{Layout, LeafFile, LeafFiles, OutputFormat};
 pub use overview::Overview;
 pub use request::{LeafRequest, Purpose};
 pub use rotation::{Phase, Rotation, RotationReport};
+pub use settings::{
+    AllowedHost, ConfigPath, CookieName, HeaderName, HeaderTemplate, HostHeader, HostRegex,
+    Nameserver, PortRange, Span, TlsMin, VerifyHost,
+};
 pub use trust::TrustBundle;
 pub use ttl::Ttl;
 pub use user::current_user_name;

@@ -94,6 +94,120 @@ impl Dir {
         }
     }
 
+    /// Opens a directory that nobody but root and the caller can have put
+    /// there, replaced or led elsewhere: from `/` on, every part of the path is
+    /// a directory and no link, owned by root or the caller, and writable by
+    /// nobody else (a sticky directory such as `/tmp` may be passed through).
+    /// `None` if a part of it does not exist.
+    ///
+    /// For programs that run as root and write into directories of the system.
+    ///
+    /// # Errors
+    /// [`Error::UnsafePath`] that names the part at fault; [`Error::Io`].
+    pub fn open_guarded(path: &Path) -> Result<Option<Self>> {
+        use std::path::Component;
+        let mut dir = Dir::open(Path::new("/"))?;
+        dir.check_guarded(true)?;
+        let mut parts = path.components().peekable();
+        while let Some(part) = parts.next() {
+            let name = match part {
+                Component::RootDir | Component::CurDir => continue,
+                Component::Normal(name) => name,
+                Component::ParentDir | Component::Prefix(_) => {
+                    return Err(Error::UnsafePath {
+                        path: path.to_owned(),
+                        problem: "it is not a plain absolute path".into(),
+                        fix: "write the path without `..`".into(),
+                    });
+                }
+            };
+            let Some(next) = dir.open_link_free(name)? else {
+                return Ok(None);
+            };
+            next.check_guarded(parts.peek().is_some())?;
+            dir = next;
+        }
+        Ok(Some(dir))
+    }
+
+    fn open_link_free(&self, name: &OsStr) -> Result<Option<Self>> {
+        let path = self.path.join(name);
+        match fs::openat(&self.fd, name, DIR_FLAGS | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(fd) => Ok(Some(Dir { fd, path })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(self.not_a_directory(name, path)),
+            Err(e) => Err(Error::io("open the directory", &path, e)),
+        }
+    }
+
+    /// Whether nobody but root and the caller can change what is in here. In a
+    /// sticky directory others may add names, but not replace them.
+    fn check_guarded(&self, passed_through: bool) -> Result<()> {
+        let stat = self.stat()?;
+        if stat.st_uid != 0 {
+            check_owner(&stat, &self.path)?;
+        }
+        let sticky = passed_through && stat.st_mode & 0o1000 != 0;
+        if stat.st_mode & 0o022 != 0 && !sticky {
+            return Err(Error::UnsafePath {
+                path: self.path.clone(),
+                problem: format!(
+                    "others may write to it (mode {:04o})",
+                    stat.st_mode & 0o7777
+                ),
+                fix: format!("chmod go-w {}", self.path.display()),
+            });
+        }
+        Ok(())
+    }
+
+    /// Opens a directory in this one, for all to read (0755), and creates it
+    /// if there is none.
+    ///
+    /// # Errors
+    /// [`Error::UnsafePath`] if what exists is a link or no directory, or is
+    /// not the caller's own; [`Error::Io`].
+    pub fn create_shared(&self, name: &OsStr) -> Result<Self> {
+        if let Some(dir) = self.open_own(name)? {
+            return Ok(dir);
+        }
+        let dir = self.create_own(name)?;
+        let shared = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
+        fs::fchmod(&dir.fd, shared).map_err(|e| Error::io("set the mode of", &dir.path, e))?;
+        Ok(dir)
+    }
+
+    /// Locks a file of this directory, created if need be, against every
+    /// process of this host that does the same. `None` if another one holds
+    /// the lock. It ends when the returned file is dropped.
+    ///
+    /// # Errors
+    /// [`Error::UnsafePath`] if the name is taken by something else than a
+    /// regular file of the caller's; [`Error::Io`].
+    pub fn try_lock(&self, name: &str) -> Result<Option<std::fs::File>> {
+        let path = self.path.join(name);
+        let flags = OFlags::RDWR
+            | OFlags::CREATE
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::NOCTTY
+            | OFlags::CLOEXEC;
+        let fd = match fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => fd,
+            Err(Errno::LOOP) => return Err(not_regular(&path, "a symbolic link")),
+            Err(Errno::NXIO) => return Err(not_regular(&path, "a socket or a device")),
+            Err(e) => return Err(Error::io("lock", &path, e)),
+        };
+        let stat = fs::fstat(&fd).map_err(|e| Error::io("inspect", &path, e))?;
+        check_file(&stat, &path, Access::Private)?;
+        let file = std::fs::File::from(fd);
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(e)) => Err(Error::io("lock", &path, e)),
+        }
+    }
+
     fn not_a_directory(&self, name: &OsStr, path: PathBuf) -> Error {
         let is_link = fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Symlink);
