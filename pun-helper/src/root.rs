@@ -1,0 +1,1009 @@
+//! Everything that the hook does as root, and nothing else. Read this file on
+//! its own: what is not here runs as the user, or only computes.
+//!
+//! The rules it keeps:
+//!
+//! - Root opens no path that a user controls. Everything in a home directory is
+//!   done by a child that has become the user ([`as_user`], then
+//!   [`crate::user`]). Its words come through a pipe, bounded in length and
+//!   time, and the certificates among them are parsed and written anew by
+//!   `ca_core` before nginx's root process shows them to OpenSSL.
+//! - Root writes into two directories only, `<snippet_dir>/<user>` and
+//!   `<trust_dir>/<user>`, reached from `/` without following a link and
+//!   through nobody's hands but root's; by temporary file and rename.
+//! - Nothing of the caller's reaches a child: no descriptor, no environment
+//!   (but for `also_run`, which the caller would have run itself).
+//! - Nothing is waited for without a limit, not even the end of a process that
+//!   was killed: one that is stuck in a file system is left to the kernel.
+//! - nginx gets to read nothing that it has not accepted before, when asked by
+//!   a process that is neither root nor the user.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX};
+use ca_core::{ConfigPath, HostName, SiteConfig, TrustBundle, UserName, now};
+use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, Timespec, fcntl_add_seals, memfd_create};
+use rustix::process::{
+    DumpableBehavior, Pid, Resource, Rlimit, Signal, geteuid, getppid, kill_process,
+    kill_process_group, set_dumpable_behavior, set_parent_process_death_signal, setrlimit, setsid,
+    umask,
+};
+use rustix::thread::set_no_new_privs;
+
+use crate::conf::check_snippet;
+use crate::error::Error;
+use crate::facts::{HostFacts, SNIPPET, TRUST, UserPaths, unavailable, web_host};
+use crate::hook::{HookReport, HookRequest, Outcome, Problem, surely_loaded};
+use crate::names::NginxVersion;
+use crate::nginx::{self, Memory};
+use crate::pun;
+use crate::render::{Snippet, Unavailable};
+use crate::user::{self, Task};
+use crate::wire::{self, Answer, Ask, Failure, Finding, LENGTH_DIGITS};
+
+/// The first argument by which this program starts itself as the user's part.
+pub const AS_USER: &str = "as-user";
+
+/// Nobody: who asks nginx whether it accepts a snippet.
+const NOBODY: u32 = 65_534;
+/// How long a killed process may take to be gone.
+const DYING: Duration = Duration::from_millis(100);
+/// A hook that ended this short a time ago may belong to a PUN that has not
+/// started yet.
+const JUST_NOW: Duration = Duration::from_secs(10);
+/// What is kept of what a program says on stderr, in bytes.
+const MAX_COMPLAINT: usize = 4096;
+/// Largest file of ours that is read back.
+pub(crate) const MAX_OWN_FILE: usize = 4 * 1024 * 1024;
+
+const LOCK: &str = ".lock";
+const MEMORY: &str = "state";
+
+// ---- the hook ---------------------------------------------------------------
+
+/// Gets everything ready for a user's PUN, which is about to start.
+#[must_use]
+pub fn hook(request: &HookRequest) -> HookReport {
+    let started = Instant::now();
+    close_inherited();
+    umask(Mode::WGRP | Mode::WOTH);
+    let mut report = HookReport::new(&request.user);
+    if !geteuid().is_root() {
+        let hint = "run it as root; what it would print for you: pun-helper render";
+        report.problem(Problem::new("not-root", "the hook needs root", Some(hint)));
+        return report;
+    }
+    match SiteConfig::load(request.config.as_deref()) {
+        Ok(site) => {
+            // First, as it may be what creates the home directory.
+            if let Some(previous) = &site.also_run {
+                run_previous_hook(previous, &request.user, &site, &mut report);
+            }
+            // From here on no child gains rights by running a set-uid program.
+            let _ = set_no_new_privs(true);
+            if let Err(problem) = prepare(request, &site, &mut report) {
+                report.problem(problem);
+            }
+        }
+        // Without it not even the directories are known. What is there stays:
+        // nginx, too, goes on with its old configuration when the new is wrong.
+        Err(error) => report.problem(error),
+    }
+    report.took = started.elapsed();
+    report
+}
+
+fn prepare(
+    request: &HookRequest,
+    site: &SiteConfig,
+    report: &mut HookReport,
+) -> Result<(), Problem> {
+    let account = Account::find(&request.user)?;
+    let host = Host::look(site, &account)?;
+    let part = host.start_user_part(&account, request, report);
+    // The lock is taken only now, so that a home directory which hangs holds up
+    // nobody else's hook, and the trust bundle is asked for only under it, so
+    // that no older one can overwrite a newer one.
+    let mut desk = Desk::open(site, &account)?;
+    let asked = part.and_then(|mut part| {
+        let bundle = part.trust()?;
+        Ok((part, bundle))
+    });
+    let (part, basis, outcome) = match asked {
+        Ok((part, bundle)) => (Some(part), Ok(bundle), Outcome::Ready),
+        Err(refusal) => (None, desk.last_good(refusal, report), Outcome::Kept),
+    };
+    let before = desk.trust.clone();
+    report.outcome = match basis.and_then(|bundle| host.full(&mut desk, &bundle, report)) {
+        Ok(()) => outcome,
+        Err(why) => host.fall_back(&mut desk, why, report),
+    };
+    if matches!(report.outcome, Outcome::Ready | Outcome::Kept) {
+        report.authorities = desk.trust.as_ref().map_or(0, |t| t.authorities().len());
+        if let Some(mut part) = part {
+            desk.record(&mut part, before.as_ref(), report);
+        }
+    }
+    desk.close();
+    Ok(())
+}
+
+/// Why the full snippet cannot be had, and what the 503 page says instead.
+struct Instead {
+    problem: Problem,
+    reason: Unavailable,
+}
+
+impl Instead {
+    fn broken(problem: impl Into<Problem>) -> Self {
+        Instead {
+            problem: problem.into(),
+            reason: Unavailable::Broken,
+        }
+    }
+}
+
+// ---- whose it is ------------------------------------------------------------
+
+/// The home directory of a user, from the passwd database.
+///
+/// # Errors
+/// If there is no such user, or it is root.
+pub fn home_of(user: &UserName) -> crate::Result<PathBuf> {
+    match Account::find(user) {
+        Ok(account) => Ok(account.home),
+        Err(_) => Err(Error::io(
+            "find the user",
+            Path::new(user.as_str()),
+            io::ErrorKind::NotFound,
+        )),
+    }
+}
+
+/// A user as the passwd database knows them. Never from the environment.
+pub(crate) struct Account {
+    pub(crate) name: UserName,
+    uid: Uid,
+    gid: Gid,
+    home: PathBuf,
+}
+
+impl Account {
+    pub(crate) fn find(name: &UserName) -> Result<Self, Problem> {
+        let unknown = |message: String| Problem::new("no-such-user", message, None);
+        let user = User::from_name(name.as_str())
+            .map_err(|e| unknown(format!("user {name} cannot be looked up: {e}")))?
+            .ok_or_else(|| unknown(format!("there is no user {name}")))?;
+        if user.uid.is_root() {
+            return Err(Problem::new("root", "root has no PUN", None));
+        }
+        Ok(Account {
+            name: name.clone(),
+            uid: user.uid,
+            gid: user.gid,
+            home: user.dir,
+        })
+    }
+}
+
+// ---- what decides the snippet -----------------------------------------------
+
+/// This web host, and the nginx that will read the snippet.
+pub(crate) struct Host<'a> {
+    site: &'a SiteConfig,
+    pub(crate) facts: Result<HostFacts, Problem>,
+    pub(crate) paths: Result<UserPaths, Problem>,
+    pub(crate) binary: Result<(PathBuf, String), Problem>,
+    user: UserName,
+}
+
+impl<'a> Host<'a> {
+    pub(crate) fn look(site: &'a SiteConfig, account: &Account) -> Result<Self, Problem> {
+        let missing = || {
+            let hint = "install Open OnDemand's nginx, or name yours with nginx: in ood_ca.yml";
+            Problem::new("no-nginx", "no nginx was found", Some(hint))
+        };
+        let binary = nginx::find(site).ok_or_else(missing).and_then(|path| {
+            let identity = nginx::identity(&path).map_err(|e| Error::io("inspect", &path, e))?;
+            Ok((path, identity))
+        });
+        Ok(Host {
+            site,
+            facts: HostFacts::gather(site.clone(), None).map_err(Problem::from),
+            paths: UserPaths::new(site, &account.name, &account.home).map_err(Problem::from),
+            binary,
+            user: account.name.clone(),
+        })
+    }
+
+    pub(crate) fn start_user_part(
+        &self,
+        account: &Account,
+        request: &HookRequest,
+        report: &mut HookReport,
+    ) -> Result<UserPart, Refusal> {
+        let paths = self.paths.as_ref().map_err(|problem| Refusal {
+            problem: problem.clone(),
+            passing: false,
+        })?;
+        let task = Task {
+            pki_dir: paths.pki_dir(),
+            web_host: web_host(self.site),
+            config: request.config.clone(),
+        };
+        let mut part = UserPart::start(account, &task, self.site.hook_timeout.as_duration())?;
+        match part.answer()? {
+            Answer::Ready { notices } => report.notices.extend(notices),
+            other => return Err(Refusal::unexpected(other)),
+        }
+        Ok(part)
+    }
+
+    /// Puts the snippet in place that makes the user's jobs reachable.
+    fn full(
+        &self,
+        desk: &mut Desk,
+        bundle: &TrustBundle,
+        report: &mut HookReport,
+    ) -> Result<(), Instead> {
+        let facts = self
+            .facts
+            .as_ref()
+            .map_err(|p| Instead::broken(p.clone()))?;
+        let paths = self
+            .paths
+            .as_ref()
+            .map_err(|p| Instead::broken(p.clone()))?;
+        if facts
+            .rules()
+            .map_err(Instead::broken)?
+            .host_regex()
+            .is_none()
+        {
+            let hint = "set host_regex in ood_ca.yml to what your compute nodes are called";
+            return Err(Instead {
+                problem: Problem::new("no-hosts", "no host_regex is set", Some(hint)),
+                reason: Unavailable::NoHostsConfigured,
+            });
+        }
+        let version = self.version(desk).map_err(Instead::broken)?;
+        let snippet = facts.render(paths, version).map_err(|error| Instead {
+            reason: match error {
+                Error::Resolver { .. } => Unavailable::NoResolver,
+                _ => Unavailable::Broken,
+            },
+            problem: error.into(),
+        })?;
+        self.put(desk, &snippet, Some(bundle), report)
+            .map_err(Instead::broken)
+    }
+
+    /// What the PUN gets when the full snippet cannot be had.
+    fn fall_back(&self, desk: &mut Desk, why: Instead, report: &mut HookReport) -> Outcome {
+        report.problem(why.problem);
+        if why.reason == Unavailable::Broken && self.old_one_is_right(desk) {
+            return Outcome::Kept;
+        }
+        let put = unavailable(self.site, &self.user, why.reason)
+            .map_err(Problem::from)
+            .and_then(|snippet| self.put(desk, &snippet, None, report));
+        let Err(problem) = put else {
+            return Outcome::Unavailable;
+        };
+        report.problem(problem);
+        // A PUN without our locations is better than no PUN.
+        match desk.snippets.remove(SNIPPET) {
+            Ok(true) => report.written = true,
+            Ok(false) => {}
+            Err(error) => report.problem(error),
+        }
+        Outcome::Absent
+    }
+
+    /// Whether what lies there would still let the PUN start, and belongs to
+    /// this user.
+    fn old_one_is_right(&self, desk: &Desk) -> bool {
+        let (Some(text), Some(trust)) = (&desk.snippet, &desk.trust) else {
+            return false;
+        };
+        let accepted = || match &self.binary {
+            Ok((binary, _)) => self.accepts(binary, text, Some(trust)).is_ok(),
+            Err(_) => true,
+        };
+        desk.is_this_users() && check_snippet(text).is_ok() && accepted()
+    }
+
+    /// The version of nginx: from memory, as long as the binary is the same.
+    fn version(&self, desk: &Desk) -> Result<NginxVersion, Problem> {
+        let (binary, identity) = self.binary.as_ref().map_err(Clone::clone)?;
+        if let Some((known, version)) = &desk.memory.accepted_by
+            && known == identity
+        {
+            return Ok(*version);
+        }
+        version_of(binary, self.limit())
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.site.hook_timeout.as_duration()
+    }
+
+    /// Checks a snippet and puts it, and the bundle it names, in place. nginx
+    /// is asked only if something has changed since it last said yes.
+    fn put(
+        &self,
+        desk: &mut Desk,
+        snippet: &Snippet,
+        bundle: Option<&TrustBundle>,
+        report: &mut HookReport,
+    ) -> Result<(), Problem> {
+        let text = snippet.as_str();
+        check_snippet(text)?;
+        let new_text = desk.snippet.as_deref() != Some(text);
+        let new_trust = bundle.is_some() && desk.trust.as_ref() != bundle;
+        match &self.binary {
+            Ok((binary, identity)) => {
+                let known = desk.memory.accepted_by.as_ref();
+                let same_nginx = known.is_some_and(|(known, _)| known == identity);
+                if new_text || new_trust || !same_nginx {
+                    let version = self.version(desk)?;
+                    self.accepts(binary, text, bundle)?;
+                    desk.memory.accepted_by = Some((identity.clone(), version));
+                }
+            }
+            Err(problem) if bundle.is_some() => return Err(problem.clone()),
+            // Without nginx there is no PUN that the 503 could break.
+            Err(_) => {}
+        }
+        // The bundle first: a snippet must never name a file that is not there.
+        if let Some(bundle) = bundle.filter(|_| new_trust) {
+            desk.write_trust(bundle)?;
+            report.written = true;
+        }
+        if new_text {
+            desk.write_snippet(text)?;
+            report.written = true;
+        }
+        Ok(())
+    }
+
+    /// Asks nginx, as nobody, whether it accepts a snippet. It reads the texts
+    /// from memory that it cannot change, and can write nowhere.
+    pub(crate) fn accepts(
+        &self,
+        binary: &Path,
+        text: &str,
+        bundle: Option<&TrustBundle>,
+    ) -> Result<(), Problem> {
+        let fail = |e: io::Error| Problem::from(Error::io("test the snippet with", binary, e));
+        let mut text = text.to_owned();
+        let mut held = Vec::new();
+        if let (Some(bundle), Ok(paths)) = (bundle, &self.paths) {
+            let trust = in_memory(&bundle.to_pem()).map_err(fail)?;
+            text = text.replace(paths.trust_file.as_str(), &path_of(&trust));
+            held.push(trust);
+        }
+        let snippet = in_memory(&text).map_err(fail)?;
+        let main = in_memory(&nginx::wrapper(&path_of(&snippet))).map_err(fail)?;
+        let mut command = unprivileged(binary);
+        command.args(["-t", "-q", "-p", "/proc/", "-c", &path_of(&main)]);
+        let ran = Ran::bounded(&mut command, self.limit()).map_err(fail)?;
+        drop(held);
+        match ran.status {
+            Some(status) if status.success() => Ok(()),
+            Some(_) => {
+                let emerg = ran.complaint.lines().find(|line| line.contains("[emerg]"));
+                let said = emerg.unwrap_or_else(|| ran.complaint.trim());
+                let message = format!("nginx refuses the snippet: {said}");
+                let hint = "see what is rendered: pun-helper render --user USER";
+                Err(Problem::new("nginx-refuses", message, Some(hint)))
+            }
+            None => Err(Problem::new(
+                "timeout", "nginx -t did not end in time", None,
+            )),
+        }
+    }
+}
+
+// ---- where root writes ------------------------------------------------------
+
+/// The two directories of a user that root writes into, locked, with what is in
+/// them.
+struct Desk {
+    snippets: Dir,
+    trusts: Dir,
+    lock: File,
+    uid: u32,
+    /// Whether another hook for this user has just ended.
+    crowded: bool,
+    snippet: Option<String>,
+    trust: Option<TrustBundle>,
+    memory: Memory,
+    stored: Memory,
+    pun_runs: bool,
+}
+
+impl Desk {
+    fn open(site: &SiteConfig, account: &Account) -> Result<Self, Problem> {
+        let trusts = place(&site.trust_dir, &account.name)?;
+        let snippets = place(&site.snippet_dir, &account.name)?;
+        let lock = locked(&trusts, site.hook_timeout.as_duration())?;
+        let ended = lock.metadata().and_then(|m| m.modified()).ok();
+        let ago = ended.and_then(|at| SystemTime::now().duration_since(at).ok());
+        // What a killed hook left; nobody else is writing now.
+        for dir in [&trusts, &snippets] {
+            for name in dir.names()? {
+                if let Some(name) = name.to_str().filter(|n| n.starts_with(TEMPORARY_PREFIX)) {
+                    let _ = dir.remove(name);
+                }
+            }
+        }
+        let read = |dir: &Dir, name: &str, access| {
+            let bytes = dir.read(name, access, MAX_OWN_FILE).ok().flatten()?;
+            String::from_utf8(bytes).ok()
+        };
+        let memory = read(&trusts, MEMORY, Access::Private);
+        let memory = Memory::parse(&memory.unwrap_or_default());
+        let trust = read(&trusts, TRUST, Access::Public);
+        // Compared as bytes below, so one that is not as we write it is none.
+        let trust = trust.and_then(|pem| {
+            let bundle = TrustBundle::from_pem(pem.as_bytes()).ok()?;
+            (bundle.to_pem() == pem).then_some(bundle)
+        });
+        let run_dir = Path::new(site.pun_run_dir.as_str());
+        Ok(Desk {
+            snippet: read(&snippets, SNIPPET, Access::Public),
+            trust,
+            snippets,
+            trusts,
+            uid: account.uid.as_raw(),
+            // A new lock file is no hook that has ended.
+            crowded: memory.uid.is_some() && ago.is_some_and(|ago| ago < JUST_NOW),
+            lock,
+            stored: memory.clone(),
+            memory,
+            pun_runs: pun::find(run_dir, account.name.as_str()).is_some_and(|p| p.master.is_some()),
+        })
+    }
+
+    fn is_this_users(&self) -> bool {
+        self.memory.uid == Some(self.uid)
+    }
+
+    /// The bundle of the last time, if what went wrong will pass and the bundle
+    /// is this user's and not all over.
+    fn last_good(&self, refusal: Refusal, report: &mut HookReport) -> Result<TrustBundle, Instead> {
+        let lives = |t: &&TrustBundle| t.authorities().iter().any(|a| !a.is_expired(now()));
+        let kept = self.trust.as_ref().filter(lives);
+        match kept.filter(|_| refusal.passing && self.is_this_users()) {
+            Some(bundle) => {
+                report.problem(refusal.problem);
+                Ok(bundle.clone())
+            }
+            None => Err(Instead {
+                problem: refusal.problem,
+                reason: Unavailable::NoAuthority,
+            }),
+        }
+    }
+
+    fn write_trust(&mut self, bundle: &TrustBundle) -> Result<(), Problem> {
+        // Whose it is stands there first: a bundle nobody knows the owner of is
+        // not used again.
+        self.memory.uid = Some(self.uid);
+        self.remember()?;
+        let pem = bundle.to_pem();
+        self.trusts
+            .replace(TRUST, pem.as_bytes(), Access::Public, Durability::Synced)?;
+        self.trust = Some(bundle.clone());
+        Ok(())
+    }
+
+    fn write_snippet(&mut self, text: &str) -> Result<(), Problem> {
+        self.snippets
+            .replace(SNIPPET, text.as_bytes(), Access::Public, Durability::Synced)?;
+        self.snippet = Some(text.to_owned());
+        Ok(())
+    }
+
+    fn remember(&mut self) -> Result<(), Problem> {
+        if self.memory != self.stored {
+            let text = self.memory.to_text();
+            self.trusts.replace(
+                MEMORY,
+                text.as_bytes(),
+                Access::Private,
+                Durability::Relaxed,
+            )?;
+            self.stored = self.memory.clone();
+        }
+        Ok(())
+    }
+
+    /// Has the user's part record what the PUN will load. A PUN that runs
+    /// already has loaded what it has loaded: nothing is recorded then.
+    fn record(&self, part: &mut UserPart, before: Option<&TrustBundle>, report: &mut HookReport) {
+        if self.pun_runs {
+            report
+                .notices
+                .push("the PUN runs: it takes this up when it is restarted".into());
+            return;
+        }
+        let before = before.filter(|_| self.crowded);
+        let sure = self
+            .trust
+            .as_ref()
+            .and_then(|trust| surely_loaded(trust, before));
+        let Some(sure) = sure else { return };
+        match part.ask(&Ask::Record(sure.to_pem().into_bytes())) {
+            Ok(Answer::Recorded) => {}
+            Ok(other) => report.problem(Refusal::unexpected(other).problem),
+            Err(refusal) => report.problem(refusal.problem),
+        }
+    }
+
+    /// Leaves word of when this hook ended, and lets the next one in.
+    fn close(mut self) {
+        let _ = self.remember();
+        let _ = self.lock.set_modified(SystemTime::now());
+    }
+}
+
+/// A user's directory below one of the site's.
+fn place(base: &ConfigPath, user: &UserName) -> Result<Dir, Problem> {
+    let base = Path::new(base.as_str());
+    let base = match Dir::open_guarded(base)? {
+        Some(dir) => dir,
+        None => {
+            let missing = || Error::io("create", base, io::ErrorKind::NotFound);
+            let (above, name) = base.parent().zip(base.file_name()).ok_or_else(missing)?;
+            let above = Dir::open_guarded(above)?.ok_or_else(|| {
+                let hint = "is Open OnDemand installed here? see snippet_dir and trust_dir";
+                let message = format!("{} does not exist", above.display());
+                Problem::new("no-directory", message, Some(hint))
+            })?;
+            above.create_shared(name)?
+        }
+    };
+    Ok(base.create_shared(OsStr::new(user.as_str()))?)
+}
+
+fn locked(dir: &Dir, limit: Duration) -> Result<File, Problem> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(lock) = dir.try_lock(LOCK)? {
+            return Ok(lock);
+        }
+        if Instant::now() > deadline {
+            let message = "another hook for this user holds the lock";
+            return Err(Problem::new("busy", message, None));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A text in memory that a child can read by [`path_of`] and nobody can change.
+fn in_memory(text: &str) -> io::Result<File> {
+    // Inherited by the one child that is started while it is open.
+    let mut file = File::from(memfd_create(c"ood-ca", MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(text.as_bytes())?;
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+fn path_of(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+// ---- other processes --------------------------------------------------------
+
+/// The site's previous hook: as root and with the environment that the caller
+/// gave us, as it was run before. What becomes of it is not our failure.
+fn run_previous_hook(
+    path: &ConfigPath,
+    user: &UserName,
+    site: &SiteConfig,
+    report: &mut HookReport,
+) {
+    let path = Path::new(path.as_str());
+    let mut note = |what: String| report.notices.push(format!("also_run: {what}"));
+    match fs::metadata(path) {
+        Err(error) => return note(format!("{}: {error}", path.display())),
+        Ok(m) if !m.is_file() || m.uid() != 0 || m.mode() & 0o022 != 0 => {
+            return note(format!(
+                "{} is not run: it must be a file of root's that nobody else may write",
+                path.display()
+            ));
+        }
+        Ok(_) => {}
+    }
+    let mut command = Command::new(path);
+    command.args(["--user", user.as_str()]);
+    match Ran::bounded(&mut command, site.hook_timeout.as_duration()) {
+        Err(error) => note(format!("{}: {error}", path.display())),
+        Ok(Ran { status: None, .. }) => note(format!("{} took too long", path.display())),
+        Ok(Ran {
+            status: Some(status),
+            complaint,
+            ..
+        }) if !status.success() => {
+            note(format!(
+                "{}: {status}: {}",
+                path.display(),
+                complaint.trim()
+            ));
+        }
+        Ok(_) => {}
+    }
+}
+
+/// The version that an nginx says it has.
+pub(crate) fn version_of(binary: &Path, limit: Duration) -> Result<NginxVersion, Problem> {
+    let ran = Ran::bounded(unprivileged(binary).arg("-v"), limit)
+        .map_err(|e| Error::io("run", binary, e))?;
+    Ok(NginxVersion::from_binary_output(&ran.complaint)?)
+}
+
+/// A command that runs as nobody, with no groups and an empty environment.
+fn unprivileged(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.uid(NOBODY).gid(NOBODY).env_clear().current_dir("/");
+    command
+}
+
+/// Runs Open OnDemand's nginx_stage, for so long at most, and returns what it
+/// said on stdout and stderr.
+pub(crate) fn run_nginx_stage(
+    program: &Path,
+    arguments: &[String],
+    limit: Duration,
+) -> io::Result<(String, String)> {
+    let ran = Ran::bounded(Command::new(program).args(arguments), limit)?;
+    match ran.status {
+        Some(_) => Ok((ran.said, ran.complaint)),
+        None => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// What became of a command.
+struct Ran {
+    /// `None`: it took too long.
+    status: Option<ExitStatus>,
+    /// The beginning of what it said on stdout.
+    said: String,
+    /// The beginning of what it said on stderr.
+    complaint: String,
+}
+
+impl Ran {
+    /// Runs a command in a process group of its own, for so long at most.
+    /// Returns when the command has ended: what it left in the background is
+    /// not waited for, and has nothing of the caller's open.
+    fn bounded(command: &mut Command, limit: Duration) -> io::Result<Self> {
+        let deadline = Instant::now() + limit;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+        let (mut said, mut complaint) = (Vec::new(), Vec::new());
+        let mut pause = Duration::from_micros(200);
+        let status = loop {
+            // Asked before the pipe is emptied: what it said last is in there.
+            let status = child.try_wait()?;
+            let wait = if status.is_some() {
+                Duration::ZERO
+            } else {
+                pause
+            };
+            drain(&mut stdout, &mut said, Duration::ZERO);
+            drain(&mut stderr, &mut complaint, wait);
+            if status.is_some() {
+                break status;
+            }
+            if Instant::now() >= deadline {
+                end(&mut child);
+                break None;
+            }
+            pause = (pause * 2).min(Duration::from_millis(5));
+        };
+        Ok(Ran {
+            status,
+            said: String::from_utf8_lossy(&said).into_owned(),
+            complaint: String::from_utf8_lossy(&complaint).into_owned(),
+        })
+    }
+}
+
+/// Takes what a pipe holds; waits up to `wait` if that is nothing.
+fn drain(pipe: &mut Option<impl Read + AsFd>, into: &mut Vec<u8>, wait: Duration) {
+    let Some(reader) = pipe else {
+        return std::thread::sleep(wait);
+    };
+    let mut wait = wait;
+    while readable(reader, wait) {
+        let mut chunk = [0; 4096];
+        match reader.read(&mut chunk) {
+            Ok(0) => {
+                *pipe = None;
+                return;
+            }
+            Ok(n) => {
+                let room = MAX_COMPLAINT.saturating_sub(into.len());
+                into.extend_from_slice(&chunk[..n.min(room)]);
+            }
+            Err(_) => return,
+        }
+        wait = Duration::ZERO;
+    }
+}
+
+fn readable(pipe: &impl AsFd, wait: Duration) -> bool {
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    let wait = Timespec::try_from(wait).unwrap_or_default();
+    matches!(poll(&mut fds, Some(&wait)), Ok(n) if n > 0)
+}
+
+/// Ends a child and all that it has started and that stayed in its group, but
+/// does not wait for one that cannot die.
+fn end(child: &mut Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let Some(pid) = pid else { return };
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        // The number may be somebody else's by now, that of the group not.
+        return;
+    }
+    let _ = kill_process_group(pid, Signal::KILL);
+    let _ = kill_process(pid, Signal::KILL);
+    let deadline = Instant::now() + DYING;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Closes what the caller left open beyond stdin, stdout and stderr. Only at
+/// the very start: nothing of ours is open yet.
+fn close_inherited() {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<i32>().ok();
+    let open: Vec<i32> = entries
+        .flatten()
+        .filter_map(number)
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // One of them was the listing itself and is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+// ---- the user's part, from outside ------------------------------------------
+
+/// Why the user's part did not give what it was asked for.
+pub(crate) struct Refusal {
+    pub(crate) problem: Problem,
+    /// It may work the next time; nothing was found to be wrong.
+    passing: bool,
+}
+
+impl Refusal {
+    fn unexpected(answer: Answer) -> Self {
+        match answer {
+            Answer::Failed(failure) => failure.into(),
+            _ => Refusal {
+                problem: Problem::new("protocol", "the user's part spoke out of turn", None),
+                passing: false,
+            },
+        }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Refusal {
+            passing: failure.passing,
+            problem: failure.into(),
+        }
+    }
+}
+
+impl From<ca_core::Error> for Refusal {
+    fn from(error: ca_core::Error) -> Self {
+        Failure::from(&error).into()
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        let message = format!("the user's part of the hook failed: {error}");
+        Refusal {
+            problem: Problem::new("io", message, None),
+            passing: true,
+        }
+    }
+}
+
+/// The child that has become the user. Dropped, it is killed.
+pub(crate) struct UserPart {
+    child: Child,
+    to: ChildStdin,
+    from: ChildStdout,
+    /// How long it may still be waited for, all questions taken together.
+    patience: Duration,
+}
+
+impl UserPart {
+    fn start(account: &Account, task: &Task, patience: Duration) -> io::Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg0("pun-helper")
+            .arg(AS_USER)
+            .args([
+                account.name.as_str(),
+                &account.uid.to_string(),
+                &account.gid.to_string(),
+            ])
+            .arg(std::process::id().to_string())
+            .arg(&task.pki_dir)
+            .arg(task.web_host.as_ref().map_or("", HostName::as_str))
+            .args(&task.config)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(to), Some(from)) => Ok(UserPart {
+                child,
+                to,
+                from,
+                patience,
+            }),
+            _ => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// What the examination of the PKI directory found.
+    pub(crate) fn examine(&mut self) -> Result<Vec<Finding>, Refusal> {
+        match self.ask(&Ask::Examine)? {
+            Answer::Examined(findings) => Ok(findings),
+            other => Err(Refusal::unexpected(other)),
+        }
+    }
+
+    pub(crate) fn trust(&mut self) -> Result<TrustBundle, Refusal> {
+        match self.ask(&Ask::Trust)? {
+            Answer::Trust(pem) => Ok(TrustBundle::from_pem(&pem)?),
+            other => Err(Refusal::unexpected(other)),
+        }
+    }
+
+    /// Questions are shorter than what a pipe holds, and the one before was
+    /// read: writing does not block.
+    fn ask(&mut self, ask: &Ask) -> Result<Answer, Refusal> {
+        self.to.write_all(&wire::framed(&ask.encode())?)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Answer, Refusal> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+        let prefix = self.read(LENGTH_DIGITS)?;
+        let length = wire::length(&prefix).ok_or_else(invalid)?;
+        let message = self.read(length)?;
+        Ok(Answer::decode(&message).ok_or_else(invalid)?)
+    }
+
+    fn read(&mut self, length: usize) -> Result<Vec<u8>, Refusal> {
+        let mut bytes = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            let asked = Instant::now();
+            if !readable(&self.from, self.patience) {
+                return Err(Refusal {
+                    problem: Problem::new(
+                        "timeout",
+                        "the home directory does not answer",
+                        Some(
+                            "look whether its file server is up; hook_timeout is how long it may take",
+                        ),
+                    ),
+                    passing: true,
+                });
+            }
+            self.patience = self.patience.saturating_sub(asked.elapsed());
+            match self.from.read(&mut bytes[filled..])? {
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                n => filled += n,
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Drop for UserPart {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+// ---- the user's part, from inside -------------------------------------------
+
+/// What the child does: becomes the user, for good, before anything else.
+/// Returns the exit code of the process.
+#[must_use]
+pub fn as_user(arguments: &[OsString]) -> u8 {
+    close_inherited();
+    let Some(task) = become_user(arguments) else {
+        return 1;
+    };
+    user::serve(&task, &mut io::stdin().lock(), &mut io::stdout().lock());
+    0
+}
+
+fn become_user(arguments: &[OsString]) -> Option<Task> {
+    let text = |at: usize| arguments.get(at).and_then(|a| a.to_str());
+    let name = UserName::parse(text(0)?).ok()?;
+    let uid = Uid::from_raw(text(1)?.parse().ok()?);
+    let gid = Gid::from_raw(text(2)?.parse().ok()?);
+    let parent = Pid::from_raw(text(3)?.parse().ok()?)?;
+    let task = Task {
+        pki_dir: arguments.get(4)?.into(),
+        web_host: HostName::parse(text(5)?).ok(),
+        config: arguments.get(6).map(PathBuf::from),
+    };
+    if uid.is_root() {
+        return None;
+    }
+    // A session, and so a process group, of its own: killed as a whole, and no
+    // terminal of the caller's to write to.
+    setsid().ok()?;
+    umask(Mode::RWXG | Mode::RWXO);
+    initgroups(&CString::new(name.as_str()).ok()?, gid).ok()?;
+    setgid(gid).ok()?;
+    setuid(uid).ok()?;
+    // Dropped for good, or not at all.
+    let ids = nix::unistd::getresuid().ok()?;
+    let groups = nix::unistd::getresgid().ok()?;
+    let all_uids = [ids.real, ids.effective, ids.saved];
+    let all_gids = [groups.real, groups.effective, groups.saved];
+    if all_uids != [uid; 3] || all_gids != [gid; 3] || setuid(Uid::from_raw(0)).is_ok() {
+        return None;
+    }
+    set_no_new_privs(true).ok()?;
+    // Another process of this user can neither look into this one nor drive it.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).ok()?;
+    // Only now: a change of rights takes it back.
+    set_parent_process_death_signal(Some(Signal::KILL)).ok()?;
+    if getppid() != Some(parent) {
+        return None;
+    }
+    for (resource, most) in [
+        (Resource::Core, 0),
+        (Resource::Nproc, 0),
+        (Resource::Nofile, 64),
+        (Resource::Cpu, 20),
+        (Resource::Fsize, 1024 * 1024),
+    ] {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        setrlimit(resource, limit).ok()?;
+    }
+    Some(task)
+}
