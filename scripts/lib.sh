@@ -10,17 +10,19 @@ declare -A CARGO_TOOL_VERSION=(
 )
 # The newest that Python 3.9 (RHEL 9) can install; what they need in turn is
 # chosen by pip, because it differs from one Python to the next.
-PYTHON_PACKAGES=(pkilint==0.12.13 jsonschema==4.25.1)
+PYTHON_PACKAGES=(pkilint==0.12.13 jsonschema==4.25.1 crossplane==0.5.8 gixy-ng==0.2.59)
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Packages whose name is not that of the command they bring.
 declare -A DEBIAN_PACKAGE=(
+    [apache2]=apache2-bin
     [c++]=g++
     [cc]=gcc
     [certtool]=gnutls-bin
     [ensurepip]=python3-venv
     [fusermount3]=fuse3
+    [nginx]=nginx-light
     [setfacl]=acl
     [stunnel]=stunnel4
     [setpriv]=util-linux
@@ -28,6 +30,7 @@ declare -A DEBIAN_PACKAGE=(
 # Never run by us: there is no RHEL among our machines. ShellCheck and hyperfine
 # come from EPEL there.
 declare -A FEDORA_PACKAGE=(
+    [apache2]=httpd
     [c++]=gcc-c++
     [cc]=gcc
     [certtool]=gnutls-utils

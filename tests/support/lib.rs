@@ -13,6 +13,7 @@ mod files;
 pub mod fuse;
 mod home;
 mod mounts;
+pub mod nginx;
 mod pki;
 pub mod tls;
 mod tools;
@@ -27,4 +28,4 @@ pub use pki::{
     own_file,
 };
 pub use tools::{ood_ca, require_root, require_tool};
-pub use wait::eventually;
+pub use wait::{eventually, repeatedly};

@@ -17,3 +17,16 @@ pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Opti
         std::thread::sleep(BETWEEN_LOOKS);
     }
 }
+
+/// Does something again and again until `over` says that it is enough, at
+/// least once. Returns how often.
+pub fn repeatedly(over: impl Fn() -> bool, mut act: impl FnMut(usize)) -> usize {
+    let mut times = 0;
+    loop {
+        act(times);
+        times += 1;
+        if over() {
+            return times;
+        }
+    }
+}

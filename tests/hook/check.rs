@@ -1,0 +1,99 @@
+//! `pun-helper check`, before and after the hook has run.
+
+use std::fs;
+
+use ood_ca_tests::Run;
+use serde_json::Value;
+
+use crate::setup::{User, WebHost, pun_helper};
+
+fn check(user: &User<'_>) -> Value {
+    let host = user.host;
+    let run = Run::new(pun_helper())
+        .args(["check", "--json", "--user", &user.name, "--config"])
+        .args([host.config()])
+        .args(["--nginx-stage-config"])
+        .args([host.join("nginx_stage.yml")])
+        .args(["--cron-dir"])
+        .args([host.join("cron.d")]);
+    run.output().json()
+}
+
+fn verdict<'a>(report: &'a Value, name: &str) -> &'a str {
+    let all = report["checks"].as_array().unwrap();
+    let found = all.iter().find(|check| check["name"] == name);
+    found.unwrap_or_else(|| panic!("no check {name}: {report}"))["verdict"]
+        .as_str()
+        .unwrap()
+}
+
+#[test]
+fn it_names_what_is_missing_and_is_content_when_it_is_there() {
+    let host = WebHost::new();
+    fs::write(host.join("ood_portal.yml"), "servername: web1.example\n").unwrap();
+    let user = User::new(&host);
+    let report = check(&user);
+    for (name, expected) in [
+        ("configuration", "ok"),
+        ("hosts", "ok"),
+        ("snippets", "ok"),
+        ("error pages", "failed"),
+        ("nginx", "ok"),
+        ("hook", "failed"),
+        ("nginx_stage", "failed"),
+        ("cron", "warning"),
+        ("snippet", "warning"),
+        ("trust copy", "warning"),
+        ("web server", "ok"),
+    ] {
+        assert_eq!(verdict(&report, name), expected, "{name}: {report}");
+    }
+    assert_eq!(report["verdict"], "failed");
+    let unfixed = report["checks"].as_array().unwrap().iter();
+    let mut unfixed = unfixed.filter(|c| c["verdict"] != "ok" && c["fix"].is_null());
+    assert_eq!(unfixed.next(), None);
+
+    fs::create_dir(host.join("cron.d")).unwrap();
+    fs::write(
+        host.join("cron.d/ood"),
+        "0 */2 * * * root /usr/sbin/pun-helper clean\n",
+    )
+    .unwrap();
+    fs::write(host.join("errors/x.html"), "").unwrap();
+    user.expect("ready");
+    fs::write(
+        host.join("ood_portal.yml"),
+        format!(
+            "servername: web1.example\npun_pre_hook_root_cmd: {}\n",
+            host.join("ood-ca-hook").display()
+        ),
+    )
+    .unwrap();
+    let report = check(&user);
+    for name in [
+        "error pages", "hook", "cron", "snippet", "trust copy", "user's files",
+    ] {
+        assert_eq!(verdict(&report, name), "ok", "{name}: {report}");
+    }
+}
+
+#[test]
+fn it_sees_that_a_pun_must_be_started_anew() {
+    let host = WebHost::new();
+    fs::write(host.join("ood_portal.yml"), "").unwrap();
+    let user = User::new(&host);
+    user.expect("ready");
+    user.home.ood_ca("rotate --prepare").assert_ok();
+    assert_eq!(verdict(&check(&user), "trust copy"), "warning");
+    host.also_configure("idle_timeout: 2h\n");
+    assert_eq!(verdict(&check(&user), "snippet"), "warning");
+}
+
+#[test]
+fn it_writes_nothing_of_roots() {
+    let host = WebHost::new();
+    let user = User::new(&host);
+    let before = ood_ca_tests::Snapshot::of(&host.roots_own());
+    check(&user);
+    before.assert_unchanged(&host.roots_own());
+}
