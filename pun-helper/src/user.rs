@@ -167,7 +167,7 @@ mod tests {
         let task = task(home.path());
         let answers = converse(&task, &[Ask::Trust]);
         let [Answer::Ready { .. }, Answer::Trust(pem)] = &answers[..] else {
-            panic!("{answers:?}")
+            unreachable!("{answers:?}")
         };
         let bundle = TrustBundle::from_pem(pem).unwrap();
         let answers = converse(&task, &[Ask::Record(pem.clone()), Ask::Record(pem.clone())]);
@@ -185,7 +185,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc", home.path().join(".ood")).unwrap();
         let answers = converse(&task, &[Ask::Trust]);
         let [Answer::Failed(failure)] = &answers[..] else {
-            panic!("{answers:?}")
+            unreachable!("{answers:?}")
         };
         assert_eq!(failure.code, "unsafe-path");
         assert!(!failure.passing);

@@ -297,7 +297,7 @@ mod tests {
     fn a_child_cannot_write_a_second_line_into_the_log() {
         let answer = Answer::decode(b"failed\nio\na\x1b[2Jb\rc\nhint\nlasting\n").unwrap();
         let Answer::Failed(failure) = answer else {
-            panic!("{answer:?}")
+            unreachable!("{answer:?}")
         };
         assert_eq!(failure.message, "a [2Jb c");
         assert_eq!(one_line("a\nb"), "a b");
