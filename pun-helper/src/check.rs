@@ -13,8 +13,9 @@ use serde_yaml::Value;
 
 use crate::conf::check_snippet;
 use crate::facts::{HostFacts, SNIPPET, TRUST};
-use crate::hook::{HookReport, HookRequest, Problem};
-use crate::root::{Account, Host, MAX_OWN_FILE};
+use crate::hook::{HookRequest, Host};
+use crate::report::{HookReport, Problem};
+use crate::root::{Account, MAX_OWN_FILE};
 use crate::{nginx, pun, root, wire};
 
 /// What to look at.

@@ -28,6 +28,7 @@ pub mod nginx;
 pub mod portal;
 pub mod pun;
 pub mod render;
+pub mod report;
 pub mod resolver;
 pub mod root;
 mod template;

@@ -1,11 +1,11 @@
-//! Everything that the hook does as root, and nothing else. Read this file on
+//! Everything that is done with root's power, and nothing else. Read this file on
 //! its own: what is not here runs as the user, or only computes.
 //!
 //! The rules it keeps:
 //!
 //! - Root opens no path that a user controls. Everything in a home directory is
 //!   done by a child that has become the user ([`as_user`], then
-//!   [`crate::user`]). Its words come through a pipe, bounded in length and
+//!   `user.rs`). Its words come through a pipe, bounded in length and
 //!   time, and the certificates among them are parsed and written anew by
 //!   `ca_core` before nginx's root process shows them to OpenSSL.
 //! - Root writes into two directories only, `<snippet_dir>/<user>` and
@@ -29,7 +29,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX};
-use ca_core::{ConfigPath, HostName, SiteConfig, TrustBundle, UserName, now};
+use ca_core::{ConfigPath, HostName, SiteConfig, TrustBundle, UserName};
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, Mode, SealFlags, Timespec, fcntl_add_seals, memfd_create};
@@ -40,14 +40,12 @@ use rustix::process::{
 };
 use rustix::thread::set_no_new_privs;
 
-use crate::conf::check_snippet;
 use crate::error::Error;
-use crate::facts::{HostFacts, SNIPPET, TRUST, UserPaths, unavailable, web_host};
-use crate::hook::{HookReport, HookRequest, Outcome, Problem, surely_loaded};
+use crate::facts::{SNIPPET, TRUST};
 use crate::names::NginxVersion;
 use crate::nginx::{self, Memory};
 use crate::pun;
-use crate::render::{Snippet, Unavailable};
+use crate::report::Problem;
 use crate::user::{self, Task};
 use crate::wire::{self, Answer, Ask, Failure, Finding, LENGTH_DIGITS};
 
@@ -69,88 +67,19 @@ pub(crate) const MAX_OWN_FILE: usize = 4 * 1024 * 1024;
 const LOCK: &str = ".lock";
 const MEMORY: &str = "state";
 
-// ---- the hook ---------------------------------------------------------------
+// ---- first of all -------------------------------------------------------------
 
-/// Gets everything ready for a user's PUN, which is about to start.
-#[must_use]
-pub fn hook(request: &HookRequest) -> HookReport {
-    let started = Instant::now();
+/// Leaves behind what the caller has open and how it masks modes. Returns
+/// whether this process is root.
+pub(crate) fn enter() -> bool {
     close_inherited();
     umask(Mode::WGRP | Mode::WOTH);
-    let mut report = HookReport::new(&request.user);
-    if !geteuid().is_root() {
-        let hint = "run it as root; what it would print for you: pun-helper render";
-        report.problem(Problem::new("not-root", "the hook needs root", Some(hint)));
-        return report;
-    }
-    match SiteConfig::load(request.config.as_deref()) {
-        Ok(site) => {
-            // First, as it may be what creates the home directory.
-            if let Some(previous) = &site.also_run {
-                run_previous_hook(previous, &request.user, &site, &mut report);
-            }
-            // From here on no child gains rights by running a set-uid program.
-            let _ = set_no_new_privs(true);
-            if let Err(problem) = prepare(request, &site, &mut report) {
-                report.problem(problem);
-            }
-        }
-        // Without it not even the directories are known. What is there stays:
-        // nginx, too, goes on with its old configuration when the new is wrong.
-        Err(error) => report.problem(error),
-    }
-    report.took = started.elapsed();
-    report
+    geteuid().is_root()
 }
 
-fn prepare(
-    request: &HookRequest,
-    site: &SiteConfig,
-    report: &mut HookReport,
-) -> Result<(), Problem> {
-    let account = Account::find(&request.user)?;
-    let host = Host::look(site, &account)?;
-    let part = host.start_user_part(&account, request, report);
-    // The lock is taken only now, so that a home directory which hangs holds up
-    // nobody else's hook, and the trust bundle is asked for only under it, so
-    // that no older one can overwrite a newer one.
-    let mut desk = Desk::open(site, &account)?;
-    let asked = part.and_then(|mut part| {
-        let bundle = part.trust()?;
-        Ok((part, bundle))
-    });
-    let (part, basis, outcome) = match asked {
-        Ok((part, bundle)) => (Some(part), Ok(bundle), Outcome::Ready),
-        Err(refusal) => (None, desk.last_good(refusal, report), Outcome::Kept),
-    };
-    let before = desk.trust.clone();
-    report.outcome = match basis.and_then(|bundle| host.full(&mut desk, &bundle, report)) {
-        Ok(()) => outcome,
-        Err(why) => host.fall_back(&mut desk, why, report),
-    };
-    if matches!(report.outcome, Outcome::Ready | Outcome::Kept) {
-        report.authorities = desk.trust.as_ref().map_or(0, |t| t.authorities().len());
-        if let Some(mut part) = part {
-            desk.record(&mut part, before.as_ref(), report);
-        }
-    }
-    desk.close();
-    Ok(())
-}
-
-/// Why the full snippet cannot be had, and what the 503 page says instead.
-struct Instead {
-    problem: Problem,
-    reason: Unavailable,
-}
-
-impl Instead {
-    fn broken(problem: impl Into<Problem>) -> Self {
-        Instead {
-            problem: problem.into(),
-            reason: Unavailable::Broken,
-        }
-    }
+/// From here on no child gains rights by running a set-uid program.
+pub(crate) fn no_new_privileges() {
+    let _ = set_no_new_privs(true);
 }
 
 // ---- whose it is ------------------------------------------------------------
@@ -175,7 +104,7 @@ pub(crate) struct Account {
     pub(crate) name: UserName,
     uid: Uid,
     gid: Gid,
-    home: PathBuf,
+    pub(crate) home: PathBuf,
 }
 
 impl Account {
@@ -196,245 +125,26 @@ impl Account {
     }
 }
 
-// ---- what decides the snippet -----------------------------------------------
-
-/// This web host, and the nginx that will read the snippet.
-pub(crate) struct Host<'a> {
-    site: &'a SiteConfig,
-    pub(crate) facts: Result<HostFacts, Problem>,
-    pub(crate) paths: Result<UserPaths, Problem>,
-    pub(crate) binary: Result<(PathBuf, String), Problem>,
-    user: UserName,
-}
-
-impl<'a> Host<'a> {
-    pub(crate) fn look(site: &'a SiteConfig, account: &Account) -> Result<Self, Problem> {
-        let missing = || {
-            let hint = "install Open OnDemand's nginx, or name yours with nginx: in ood_ca.yml";
-            Problem::new("no-nginx", "no nginx was found", Some(hint))
-        };
-        let binary = nginx::find(site).ok_or_else(missing).and_then(|path| {
-            let identity = nginx::identity(&path).map_err(|e| Error::io("inspect", &path, e))?;
-            Ok((path, identity))
-        });
-        Ok(Host {
-            site,
-            facts: HostFacts::gather(site.clone(), None).map_err(Problem::from),
-            paths: UserPaths::new(site, &account.name, &account.home).map_err(Problem::from),
-            binary,
-            user: account.name.clone(),
-        })
-    }
-
-    pub(crate) fn start_user_part(
-        &self,
-        account: &Account,
-        request: &HookRequest,
-        report: &mut HookReport,
-    ) -> Result<UserPart, Refusal> {
-        let paths = self.paths.as_ref().map_err(|problem| Refusal {
-            problem: problem.clone(),
-            passing: false,
-        })?;
-        let task = Task {
-            pki_dir: paths.pki_dir(),
-            web_host: web_host(self.site),
-            config: request.config.clone(),
-        };
-        let mut part = UserPart::start(account, &task, self.site.hook_timeout.as_duration())?;
-        match part.answer()? {
-            Answer::Ready { notices } => report.notices.extend(notices),
-            other => return Err(Refusal::unexpected(other)),
-        }
-        Ok(part)
-    }
-
-    /// Puts the snippet in place that makes the user's jobs reachable.
-    fn full(
-        &self,
-        desk: &mut Desk,
-        bundle: &TrustBundle,
-        report: &mut HookReport,
-    ) -> Result<(), Instead> {
-        let facts = self
-            .facts
-            .as_ref()
-            .map_err(|p| Instead::broken(p.clone()))?;
-        let paths = self
-            .paths
-            .as_ref()
-            .map_err(|p| Instead::broken(p.clone()))?;
-        if facts
-            .rules()
-            .map_err(Instead::broken)?
-            .host_regex()
-            .is_none()
-        {
-            let hint = "set host_regex in ood_ca.yml to what your compute nodes are called";
-            return Err(Instead {
-                problem: Problem::new("no-hosts", "no host_regex is set", Some(hint)),
-                reason: Unavailable::NoHostsConfigured,
-            });
-        }
-        let version = self.version(desk).map_err(Instead::broken)?;
-        let snippet = facts.render(paths, version).map_err(|error| Instead {
-            reason: match error {
-                Error::Resolver { .. } => Unavailable::NoResolver,
-                _ => Unavailable::Broken,
-            },
-            problem: error.into(),
-        })?;
-        self.put(desk, &snippet, Some(bundle), report)
-            .map_err(Instead::broken)
-    }
-
-    /// What the PUN gets when the full snippet cannot be had.
-    fn fall_back(&self, desk: &mut Desk, why: Instead, report: &mut HookReport) -> Outcome {
-        report.problem(why.problem);
-        if why.reason == Unavailable::Broken && self.old_one_is_right(desk) {
-            return Outcome::Kept;
-        }
-        let put = unavailable(self.site, &self.user, why.reason)
-            .map_err(Problem::from)
-            .and_then(|snippet| self.put(desk, &snippet, None, report));
-        let Err(problem) = put else {
-            return Outcome::Unavailable;
-        };
-        report.problem(problem);
-        // A PUN without our locations is better than no PUN.
-        match desk.snippets.remove(SNIPPET) {
-            Ok(true) => report.written = true,
-            Ok(false) => {}
-            Err(error) => report.problem(error),
-        }
-        Outcome::Absent
-    }
-
-    /// Whether what lies there would still let the PUN start, and belongs to
-    /// this user.
-    fn old_one_is_right(&self, desk: &Desk) -> bool {
-        let (Some(text), Some(trust)) = (&desk.snippet, &desk.trust) else {
-            return false;
-        };
-        let accepted = || match &self.binary {
-            Ok((binary, _)) => self.accepts(binary, text, Some(trust)).is_ok(),
-            Err(_) => true,
-        };
-        desk.is_this_users() && check_snippet(text).is_ok() && accepted()
-    }
-
-    /// The version of nginx: from memory, as long as the binary is the same.
-    fn version(&self, desk: &Desk) -> Result<NginxVersion, Problem> {
-        let (binary, identity) = self.binary.as_ref().map_err(Clone::clone)?;
-        if let Some((known, version)) = &desk.memory.accepted_by
-            && known == identity
-        {
-            return Ok(*version);
-        }
-        version_of(binary, self.limit())
-    }
-
-    pub(crate) fn limit(&self) -> Duration {
-        self.site.hook_timeout.as_duration()
-    }
-
-    /// Checks a snippet and puts it, and the bundle it names, in place. nginx
-    /// is asked only if something has changed since it last said yes.
-    fn put(
-        &self,
-        desk: &mut Desk,
-        snippet: &Snippet,
-        bundle: Option<&TrustBundle>,
-        report: &mut HookReport,
-    ) -> Result<(), Problem> {
-        let text = snippet.as_str();
-        check_snippet(text)?;
-        let new_text = desk.snippet.as_deref() != Some(text);
-        let new_trust = bundle.is_some() && desk.trust.as_ref() != bundle;
-        match &self.binary {
-            Ok((binary, identity)) => {
-                let known = desk.memory.accepted_by.as_ref();
-                let same_nginx = known.is_some_and(|(known, _)| known == identity);
-                if new_text || new_trust || !same_nginx {
-                    let version = self.version(desk)?;
-                    self.accepts(binary, text, bundle)?;
-                    desk.memory.accepted_by = Some((identity.clone(), version));
-                }
-            }
-            Err(problem) if bundle.is_some() => return Err(problem.clone()),
-            // Without nginx there is no PUN that the 503 could break.
-            Err(_) => {}
-        }
-        // The bundle first: a snippet must never name a file that is not there.
-        if let Some(bundle) = bundle.filter(|_| new_trust) {
-            desk.write_trust(bundle)?;
-            report.written = true;
-        }
-        if new_text {
-            desk.write_snippet(text)?;
-            report.written = true;
-        }
-        Ok(())
-    }
-
-    /// Asks nginx, as nobody, whether it accepts a snippet. It reads the texts
-    /// from memory that it cannot change, and can write nowhere.
-    pub(crate) fn accepts(
-        &self,
-        binary: &Path,
-        text: &str,
-        bundle: Option<&TrustBundle>,
-    ) -> Result<(), Problem> {
-        let fail = |e: io::Error| Problem::from(Error::io("test the snippet with", binary, e));
-        let mut text = text.to_owned();
-        let mut held = Vec::new();
-        if let (Some(bundle), Ok(paths)) = (bundle, &self.paths) {
-            let trust = in_memory(&bundle.to_pem()).map_err(fail)?;
-            text = text.replace(paths.trust_file.as_str(), &path_of(&trust));
-            held.push(trust);
-        }
-        let snippet = in_memory(&text).map_err(fail)?;
-        let main = in_memory(&nginx::wrapper(&path_of(&snippet))).map_err(fail)?;
-        let mut command = unprivileged(binary);
-        command.args(["-t", "-q", "-p", "/proc/", "-c", &path_of(&main)]);
-        let ran = Ran::bounded(&mut command, self.limit()).map_err(fail)?;
-        drop(held);
-        match ran.status {
-            Some(status) if status.success() => Ok(()),
-            Some(_) => {
-                let emerg = ran.complaint.lines().find(|line| line.contains("[emerg]"));
-                let said = emerg.unwrap_or_else(|| ran.complaint.trim());
-                let message = format!("nginx refuses the snippet: {said}");
-                let hint = "see what is rendered: pun-helper render --user USER";
-                Err(Problem::new("nginx-refuses", message, Some(hint)))
-            }
-            None => Err(Problem::new(
-                "timeout", "nginx -t did not end in time", None,
-            )),
-        }
-    }
-}
-
 // ---- where root writes ------------------------------------------------------
 
 /// The two directories of a user that root writes into, locked, with what is in
 /// them.
-struct Desk {
-    snippets: Dir,
+pub(crate) struct Desk {
+    pub(crate) snippets: Dir,
     trusts: Dir,
     lock: File,
     uid: u32,
     /// Whether another hook for this user has just ended.
-    crowded: bool,
-    snippet: Option<String>,
-    trust: Option<TrustBundle>,
-    memory: Memory,
+    pub(crate) crowded: bool,
+    pub(crate) snippet: Option<String>,
+    pub(crate) trust: Option<TrustBundle>,
+    pub(crate) memory: Memory,
     stored: Memory,
-    pun_runs: bool,
+    pub(crate) pun_runs: bool,
 }
 
 impl Desk {
-    fn open(site: &SiteConfig, account: &Account) -> Result<Self, Problem> {
+    pub(crate) fn open(site: &SiteConfig, account: &Account) -> Result<Self, Problem> {
         let trusts = place(&site.trust_dir, &account.name)?;
         let snippets = place(&site.snippet_dir, &account.name)?;
         let lock = locked(&trusts, site.hook_timeout.as_duration())?;
@@ -476,28 +186,11 @@ impl Desk {
         })
     }
 
-    fn is_this_users(&self) -> bool {
+    pub(crate) fn is_this_users(&self) -> bool {
         self.memory.uid == Some(self.uid)
     }
 
-    /// The bundle of the last time, if what went wrong will pass and the bundle
-    /// is this user's and not all over.
-    fn last_good(&self, refusal: Refusal, report: &mut HookReport) -> Result<TrustBundle, Instead> {
-        let lives = |t: &&TrustBundle| t.authorities().iter().any(|a| !a.is_expired(now()));
-        let kept = self.trust.as_ref().filter(lives);
-        match kept.filter(|_| refusal.passing && self.is_this_users()) {
-            Some(bundle) => {
-                report.problem(refusal.problem);
-                Ok(bundle.clone())
-            }
-            None => Err(Instead {
-                problem: refusal.problem,
-                reason: Unavailable::NoAuthority,
-            }),
-        }
-    }
-
-    fn write_trust(&mut self, bundle: &TrustBundle) -> Result<(), Problem> {
+    pub(crate) fn write_trust(&mut self, bundle: &TrustBundle) -> Result<(), Problem> {
         // Whose it is stands there first: a bundle nobody knows the owner of is
         // not used again.
         self.memory.uid = Some(self.uid);
@@ -509,7 +202,7 @@ impl Desk {
         Ok(())
     }
 
-    fn write_snippet(&mut self, text: &str) -> Result<(), Problem> {
+    pub(crate) fn write_snippet(&mut self, text: &str) -> Result<(), Problem> {
         self.snippets
             .replace(SNIPPET, text.as_bytes(), Access::Public, Durability::Synced)?;
         self.snippet = Some(text.to_owned());
@@ -530,30 +223,8 @@ impl Desk {
         Ok(())
     }
 
-    /// Has the user's part record what the PUN will load. A PUN that runs
-    /// already has loaded what it has loaded: nothing is recorded then.
-    fn record(&self, part: &mut UserPart, before: Option<&TrustBundle>, report: &mut HookReport) {
-        if self.pun_runs {
-            report
-                .notices
-                .push("the PUN runs: it takes this up when it is restarted".into());
-            return;
-        }
-        let before = before.filter(|_| self.crowded);
-        let sure = self
-            .trust
-            .as_ref()
-            .and_then(|trust| surely_loaded(trust, before));
-        let Some(sure) = sure else { return };
-        match part.ask(&Ask::Record(sure.to_pem().into_bytes())) {
-            Ok(Answer::Recorded) => {}
-            Ok(other) => report.problem(Refusal::unexpected(other).problem),
-            Err(refusal) => report.problem(refusal.problem),
-        }
-    }
-
     /// Leaves word of when this hook ended, and lets the next one in.
-    fn close(mut self) {
+    pub(crate) fn close(mut self) {
         let _ = self.remember();
         let _ = self.lock.set_modified(SystemTime::now());
     }
@@ -608,44 +279,34 @@ fn path_of(file: &File) -> String {
 
 // ---- other processes --------------------------------------------------------
 
-/// The site's previous hook: as root and with the environment that the caller
-/// gave us, as it was run before. What becomes of it is not our failure.
-fn run_previous_hook(
+/// Runs the site's previous hook: as root and with the environment that the
+/// caller gave us, as it was run before. What becomes of it is not our failure:
+/// returns what is worth a word.
+pub(crate) fn run_previous_hook(
     path: &ConfigPath,
     user: &UserName,
-    site: &SiteConfig,
-    report: &mut HookReport,
-) {
+    limit: Duration,
+) -> Option<String> {
     let path = Path::new(path.as_str());
-    let mut note = |what: String| report.notices.push(format!("also_run: {what}"));
-    match fs::metadata(path) {
-        Err(error) => return note(format!("{}: {error}", path.display())),
+    let what = match fs::metadata(path) {
+        Err(error) => error.to_string(),
         Ok(m) if !m.is_file() || m.uid() != 0 || m.mode() & 0o022 != 0 => {
-            return note(format!(
-                "{} is not run: it must be a file of root's that nobody else may write",
-                path.display()
-            ));
+            "is not run: it must be a file of root's that nobody else may write".into()
         }
-        Ok(_) => {}
-    }
-    let mut command = Command::new(path);
-    command.args(["--user", user.as_str()]);
-    match Ran::bounded(&mut command, site.hook_timeout.as_duration()) {
-        Err(error) => note(format!("{}: {error}", path.display())),
-        Ok(Ran { status: None, .. }) => note(format!("{} took too long", path.display())),
-        Ok(Ran {
-            status: Some(status),
-            complaint,
-            ..
-        }) if !status.success() => {
-            note(format!(
-                "{}: {status}: {}",
-                path.display(),
-                complaint.trim()
-            ));
+        Ok(_) => {
+            let mut command = Command::new(path);
+            command.args(["--user", user.as_str()]);
+            match Ran::bounded(&mut command, limit) {
+                Err(error) => error.to_string(),
+                Ok(ran) => match ran.status {
+                    None => "took too long".into(),
+                    Some(status) if status.success() => return None,
+                    Some(status) => format!("{status}: {}", ran.complaint.trim()),
+                },
+            }
         }
-        Ok(_) => {}
-    }
+    };
+    Some(format!("also_run: {}: {what}", path.display()))
 }
 
 /// The version that an nginx says it has.
@@ -653,6 +314,44 @@ pub(crate) fn version_of(binary: &Path, limit: Duration) -> Result<NginxVersion,
     let ran = Ran::bounded(unprivileged(binary).arg("-v"), limit)
         .map_err(|e| Error::io("run", binary, e))?;
     Ok(NginxVersion::from_binary_output(&ran.complaint)?)
+}
+
+/// Asks nginx, as nobody, whether it accepts a snippet. It reads the texts from
+/// memory that it cannot change, and can write nowhere. Where the snippet names
+/// a trust bundle, that is read from memory too: `(path, bundle)`.
+pub(crate) fn nginx_accepts(
+    binary: &Path,
+    text: &str,
+    trust: Option<(&ConfigPath, &TrustBundle)>,
+    limit: Duration,
+) -> Result<(), Problem> {
+    let fail = |e: io::Error| Problem::from(Error::io("test the snippet with", binary, e));
+    let mut text = text.to_owned();
+    let mut held = Vec::new();
+    if let Some((path, bundle)) = trust {
+        let trust = in_memory(&bundle.to_pem()).map_err(fail)?;
+        text = text.replace(path.as_str(), &path_of(&trust));
+        held.push(trust);
+    }
+    let snippet = in_memory(&text).map_err(fail)?;
+    let main = in_memory(&nginx::wrapper(&path_of(&snippet))).map_err(fail)?;
+    let mut command = unprivileged(binary);
+    command.args(["-t", "-q", "-p", "/proc/", "-c", &path_of(&main)]);
+    let ran = Ran::bounded(&mut command, limit).map_err(fail)?;
+    drop(held);
+    match ran.status {
+        Some(status) if status.success() => Ok(()),
+        Some(_) => {
+            let emerg = ran.complaint.lines().find(|line| line.contains("[emerg]"));
+            let said = emerg.unwrap_or_else(|| ran.complaint.trim());
+            let message = format!("nginx refuses the snippet: {said}");
+            let hint = "see what is rendered: pun-helper render --user USER";
+            Err(Problem::new("nginx-refuses", message, Some(hint)))
+        }
+        None => Err(Problem::new(
+            "timeout", "nginx -t did not end in time", None,
+        )),
+    }
 }
 
 /// A command that runs as nobody, with no groups and an empty environment.
@@ -798,7 +497,7 @@ fn close_inherited() {
 pub(crate) struct Refusal {
     pub(crate) problem: Problem,
     /// It may work the next time; nothing was found to be wrong.
-    passing: bool,
+    pub(crate) passing: bool,
 }
 
 impl Refusal {
@@ -848,7 +547,21 @@ pub(crate) struct UserPart {
 }
 
 impl UserPart {
-    fn start(account: &Account, task: &Task, patience: Duration) -> io::Result<Self> {
+    /// Starts it, and waits until it has made or renewed what is in the home
+    /// directory. Returns with it what it has noticed.
+    pub(crate) fn start(
+        account: &Account,
+        task: &Task,
+        patience: Duration,
+    ) -> Result<(Self, Vec<String>), Refusal> {
+        let mut part = Self::spawn(account, task, patience)?;
+        match part.answer()? {
+            Answer::Ready { notices } => Ok((part, notices)),
+            other => Err(Refusal::unexpected(other)),
+        }
+    }
+
+    fn spawn(account: &Account, task: &Task, patience: Duration) -> io::Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg0("pun-helper")
             .arg(AS_USER)
@@ -889,6 +602,14 @@ impl UserPart {
     pub(crate) fn trust(&mut self) -> Result<TrustBundle, Refusal> {
         match self.ask(&Ask::Trust)? {
             Answer::Trust(pem) => Ok(TrustBundle::from_pem(&pem)?),
+            other => Err(Refusal::unexpected(other)),
+        }
+    }
+
+    /// Has it recorded which authorities the PUN of this web host will trust.
+    pub(crate) fn record(&mut self, loaded: &TrustBundle) -> Result<(), Refusal> {
+        match self.ask(&Ask::Record(loaded.to_pem().into_bytes()))? {
+            Answer::Recorded => Ok(()),
             other => Err(Refusal::unexpected(other)),
         }
     }

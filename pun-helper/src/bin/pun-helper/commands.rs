@@ -5,7 +5,7 @@ use std::path::Path;
 use ca_core::SiteConfig;
 use ca_core::doctor::Verdict;
 use pun_helper::facts::{HostFacts, UserPaths};
-use pun_helper::hook::HookRequest;
+use pun_helper::hook::{self, HookRequest};
 use pun_helper::names::NginxVersion;
 use pun_helper::{Error, Result, check, clean, log, nginx, resolver, root};
 use serde_json::json;
@@ -138,7 +138,7 @@ fn resolver(args: &Args, options: &args::Resolver) -> Result<u8> {
 /// stdout is thrown away by nginx_stage; stderr goes to its log if the exit
 /// code is not 0. The PUN starts in any case.
 fn hook(args: &Args, options: &args::Hook) -> u8 {
-    let report = root::hook(&HookRequest {
+    let report = hook::hook(&HookRequest {
         user: options.user.clone(),
         config: args.config.clone(),
     });
