@@ -288,14 +288,26 @@ fn apache() -> Finding {
             fix.into(),
         );
     };
-    if text.contains("OOD_PUN_PRE_HOOK_ROOT_CMD") {
-        Fine(format!("{path} names a hook"))
-    } else {
-        Fail(
+    judge_apache(path, &text, fix)
+}
+
+fn judge_apache(path: &str, text: &str, fix: &str) -> Finding {
+    if !text.contains("OOD_PUN_PRE_HOOK_ROOT_CMD") {
+        return Fail(
             format!("{path} names no hook: it is older than the setting"),
             fix.into(),
-        )
+        );
     }
+    // Of what nginx/ood_portal.yml adds, the word that stands nowhere else.
+    if !text.contains("ood_ca_blocked") {
+        return Warn(
+            format!("{path} lacks the second lock against what a job may tell the browser"),
+            format!(
+                "take custom_vhost_directives over from ood_portal.yml among the examples; {fix}"
+            ),
+        );
+    }
+    Fine(format!("{path} names a hook and has the second lock"))
 }
 
 fn nginx_stage(site: &SiteConfig, file: &Path) -> Finding {
@@ -565,6 +577,22 @@ mod tests {
         assert_eq!(judged(": :\n -"), Verdict::Failed);
         let elsewhere = ours.replace("mtls", "other");
         assert_eq!(judged(&format!("{defaults}{elsewhere}")), Verdict::Failed);
+    }
+
+    #[test]
+    fn apache_must_name_the_hook_and_should_have_the_second_lock() {
+        let judged = |text: &str| verdict(&judge_apache("ood-portal.conf", text, "do this"));
+        let hook = "  SetEnv OOD_PUN_PRE_HOOK_ROOT_CMD \"/usr/sbin/ood-ca-hook\"\n";
+        let examples: Value =
+            serde_yaml::from_str(include_str!("../../nginx/ood_portal.yml")).unwrap();
+        let lines = examples["custom_vhost_directives"].as_sequence().unwrap();
+        let lock: String = lines
+            .iter()
+            .map(|l| l.as_str().unwrap().to_owned() + "\n")
+            .collect();
+        assert_eq!(judged(&lock), Verdict::Failed);
+        assert_eq!(judged(hook), Verdict::Warning);
+        assert_eq!(judged(&format!("{hook}{lock}")), Verdict::Ok);
     }
 
     #[test]

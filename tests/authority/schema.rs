@@ -3,13 +3,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ca_core::{
     Authority, HostName, LeafRequest, PkiLocation, SiteConfig, TrustBundle, UserName, WebHosts, now,
 };
-use ood_ca_tests::tls::python_with;
-use ood_ca_tests::{Home, Outcome, Run, require_tool};
+use ood_ca_tests::{Home, Outcome, Run, require_tool, schema};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
@@ -34,10 +33,13 @@ const NOT_SHOWN: &[(&str, &str)] = &[
 ];
 
 /// What commands printed, by the schema that it should obey.
-#[derive(Default)]
-struct Documents(Vec<Value>);
+struct Documents(schema::Documents);
 
 impl Documents {
+    fn new() -> Self {
+        Documents(schema::Documents::of(""))
+    }
+
     /// Runs a command with `--json`, which must end with this exit code and
     /// print one object on one line.
     #[track_caller]
@@ -62,47 +64,8 @@ impl Documents {
 
     #[track_caller]
     fn take(&mut self, schema: &str, code: i32, outcome: Outcome) -> Value {
-        assert_eq!(outcome.code(), Some(code), "{outcome}");
-        let one_line = outcome.stdout.ends_with('\n') && outcome.stdout.lines().count() == 1;
-        assert!(one_line, "not one object on one line: {outcome}");
-        let document = outcome.json();
-        if schema == "error" {
-            let message = document["error"]["message"].as_str().unwrap_or_default();
-            assert!(
-                outcome.stderr.contains(&format!("error: {message}\n")),
-                "{outcome}"
-            );
-        }
-        let label = outcome.command().to_string_lossy().into_owned();
-        self.0
-            .push(json!({ "schema": schema, "label": label, "document": document }));
-        document
+        self.0.take(schema, code, &outcome)
     }
-
-    /// Holds all of them to their schemas; what the validator says.
-    fn validate(self) -> Value {
-        let input = json!({ "schemas": schemas(), "documents": self.0 });
-        let outcome = Run::new(python_with("jsonschema"))
-            .args(["-c", include_str!("schema/validate.py")])
-            .input(input.to_string().as_bytes())
-            .output()
-            .assert_ok();
-        outcome.json()
-    }
-}
-
-fn schemas() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap().join("docs/json")
-}
-
-fn problems(verdict: &Value) -> Vec<&str> {
-    verdict["problems"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|p| p.as_str().unwrap())
-        .collect()
 }
 
 /// A leaf made at another time than now.
@@ -141,8 +104,7 @@ fn successes(all: &mut Documents) {
         let label = "in memory, taken as healthy";
         let mut healthy = healthy.clone();
         healthy["verdict"] = json!("ok");
-        all.0
-            .push(json!({ "schema": "doctor", "label": label, "document": healthy }));
+        all.0.add("doctor", label, &healthy);
     } else {
         assert!(unwell.is_empty(), "{healthy}");
     }
@@ -408,49 +370,23 @@ fn failures(all: &mut Documents) {
 
 #[test]
 fn every_json_output_is_as_its_schema_says() {
-    let mut all = Documents::default();
+    let mut all = Documents::new();
     successes(&mut all);
     failures(&mut all);
-    let documents = all.0.len();
-    let verdict = all.validate();
-    let problems = problems(&verdict);
-    assert!(
-        problems.is_empty(),
-        "{} problems:\n{}",
-        problems.len(),
-        problems.join("\n")
-    );
-    // Every property, every word and every null has been seen in some output.
-    let unseen = verdict["unseen"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|u| u.as_str().unwrap());
-    let listed: Vec<_> = NOT_SHOWN.iter().map(|(what, _)| *what).collect();
-    assert_eq!(
-        unseen.collect::<Vec<_>>(),
-        listed,
-        "left: what the schemas allow and no output showed"
-    );
-    let mutants = verdict["mutants"].as_u64().unwrap();
-    assert!(
-        mutants > 20 * documents as u64,
-        "only {mutants} mutants of {documents} documents"
-    );
+    all.0.assert_all_as_said(NOT_SHOWN);
 }
 
 #[test]
 fn a_schema_refuses_an_output_that_is_not_as_it_says() {
     let home = Home::new();
-    let mut all = Documents::default();
+    let mut all = Documents::new();
     let good = all.run(&home, "init", 0, "init");
     let mutant = |change: &dyn Fn(&mut Value)| {
         let mut document = good.clone();
         change(&mut document);
-        let one = Documents(vec![
-            json!({ "schema": "init", "label": "mutant", "document": document }),
-        ]);
-        problems(&one.validate()).len()
+        let mut one = schema::Documents::of("");
+        one.add("init", "mutant", &document);
+        one.validate().problems.len()
     };
     assert_eq!(mutant(&|_| {}), 0);
     assert_ne!(mutant(&|d| d["created"] = json!("yes")), 0);

@@ -12,13 +12,13 @@ use serde_json::Value;
 use crate::setup::{SOON, User, WebHost, pun_helper};
 
 /// A PUN that proxies to this port, until it is dropped.
-struct Pun {
+pub(crate) struct Pun {
     dir: std::path::PathBuf,
     pid: i32,
 }
 
 impl Pun {
-    fn start(user: &User<'_>, port: u16) -> Self {
+    pub(crate) fn start(user: &User<'_>, port: u16) -> Self {
         let dir = user.host.join("run").join(&user.name);
         fs::create_dir_all(&dir).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
@@ -54,7 +54,7 @@ impl Pun {
         Pun { dir, pid }
     }
 
-    fn connect(&self) -> UnixStream {
+    pub(crate) fn connect(&self) -> UnixStream {
         let mut client = UnixStream::connect(self.dir.join("passenger.sock")).unwrap();
         client
             .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n")
@@ -72,7 +72,7 @@ impl Drop for Pun {
 
 /// A stand-in that keeps to the contract of nginx_stage: it prints the user
 /// whose PUN it stops, and writes down how it was called.
-fn nginx_stage(host: &WebHost) {
+pub(crate) fn nginx_stage(host: &WebHost) {
     let calls = host.join("calls").display().to_string();
     let path = host.script(
         "nginx_stage",

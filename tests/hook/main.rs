@@ -12,4 +12,5 @@ mod footprint;
 mod homes;
 mod hostile;
 mod previous;
+mod schema;
 mod setup;

@@ -15,6 +15,7 @@ mod home;
 mod mounts;
 pub mod nginx;
 mod pki;
+pub mod schema;
 pub mod tls;
 mod tools;
 mod wait;
