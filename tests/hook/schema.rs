@@ -170,11 +170,11 @@ fn all_set_up(host: &WebHost) {
 fn failures(bench: &mut Bench) {
     let host = WebHost::new();
     let user = User::new(&host);
-    for line in [
-        "render --user nobody-here", "resolver --resolv-conf /nowhere n1",
-    ] {
-        bench.run(&host, "error", 1, line);
-    }
+    bench.run(&host, "error", 1, "render --user nobody-here");
+    // There is no hint for a name that no file system can have.
+    let too_long = "x".repeat(300);
+    let run = Run::new(pun_helper()).args(["clean", "--json", "--config", &too_long]);
+    bench.all.take("error", 1, &run.output());
     host.configure("host_regexp: x\n");
     let config = bench.run(&host, "error", 1, &format!("render --user {}", user.name));
     assert_eq!(config["error"]["code"], "config");
