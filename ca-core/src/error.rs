@@ -259,7 +259,12 @@ impl Error {
             Error::BadTtl { .. } => {
                 Some("write it as a number and a unit: 90m, 12h, 35d, or 1d12h".into())
             }
-            Error::Config { nearest, .. } => nearest.as_ref().map(|n| format!("did you mean {n}?")),
+            Error::Config {
+                nearest: Some(n), ..
+            } => Some(format!("did you mean {n}?")),
+            Error::Config { .. } => {
+                Some("nginx/ood_ca.yml shows every key with what it may hold".into())
+            }
             // What the user named, and not a file of the PKI directory.
             Error::BadCertificate { what, .. } if what.starts_with("the ") => {
                 Some("name a file with certificates in PEM form".into())

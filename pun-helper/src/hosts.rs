@@ -195,7 +195,7 @@ impl HostRules {
     /// # Errors
     /// The reason to refuse it.
     pub fn judge(&self, host: &str) -> Result<Accepted, Refusal> {
-        if host.contains(':') || host.starts_with('[') {
+        if host.starts_with('[') || host.matches(':').count() > 1 {
             return Err(Refusal::Ipv6);
         }
         let accepted = match host.parse::<Ipv4Addr>() {
@@ -345,6 +345,8 @@ mod tests {
             ("0x7f.1", Refusal::Malformed),
             ("010.0.0.1", Refusal::Malformed),
             ("[::1]", Refusal::Ipv6),
+            ("fd00::1", Refusal::Ipv6),
+            ("n1:22", Refusal::Malformed),
             ("127.0.0.1", Refusal::Never),
             ("0.0.0.0", Refusal::Never),
             ("169.254.169.254", Refusal::Never),

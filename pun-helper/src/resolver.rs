@@ -208,7 +208,7 @@ pub fn explain(name: &str, plan: &ResolverPlan, rules: &HostRules) -> Explanatio
     };
     let accepted = match rules.judge(name) {
         Ok(accepted) => accepted,
-        Err(refusal) => return refused(format!("refused: {}", refusal.why())),
+        Err(refusal) => return refused(refusal.why().to_owned()),
     };
     let (becomes, own_name, address, why) = match accepted {
         Accepted::Address(address) => (
@@ -222,7 +222,7 @@ pub fn explain(name: &str, plan: &ResolverPlan, rules: &HostRules) -> Explanatio
             if known.is_some_and(|h| {
                 rules.is_denied_address(h.address) && !rules.is_allowed_by_name(&full)
             }) {
-                return refused("refused: /etc/hosts gives it an address of this host".into());
+                return refused("/etc/hosts gives it an address of this host".into());
             }
             let how = match (known, plan.nameservers.is_empty()) {
                 (Some(_), _) => "taken from /etc/hosts",
