@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use ood_ca_tests::Run;
+use ood_ca_tests::{Run, pun_helper};
 use serde_json::Value;
 
-use crate::setup::{User, WebHost, pun_helper};
+use crate::setup::{User, WebHost};
 
 fn check(user: &User<'_>) -> Value {
     let host = user.host;

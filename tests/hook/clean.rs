@@ -6,10 +6,10 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
-use ood_ca_tests::{Run, eventually, require_tool};
+use ood_ca_tests::{Run, eventually, pun_helper, require_tool};
 use serde_json::Value;
 
-use crate::setup::{SOON, User, WebHost, pun_helper};
+use crate::setup::{SOON, User, WebHost};
 
 /// A PUN that proxies to this port, until it is dropped.
 pub(crate) struct Pun {

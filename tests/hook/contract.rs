@@ -3,11 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use ood_ca_tests::{Run, Snapshot, require_tool};
+use ood_ca_tests::{Run, Snapshot, pun_helper, require_tool};
 
-use crate::setup::{
-    User, WebHost, assert_roots_own, copy_program, mark, pun_helper, write_program,
-};
+use crate::setup::{User, WebHost, assert_roots_own, copy_program, mark, write_program};
 
 #[test]
 fn the_first_run_makes_everything_that_the_pun_needs() {
@@ -264,7 +262,7 @@ fn nobody_but_root_can_run_it() {
     let host = WebHost::new();
     let user = User::new(&host);
     let copy = host.join("pun-helper");
-    copy_program(&pun_helper(), &copy);
+    copy_program(pun_helper(), &copy);
     let run = user
         .home
         .run(&copy)

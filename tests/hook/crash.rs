@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use ood_ca_tests::{Outcome, Run, Snapshot, require_tool};
+use ood_ca_tests::{Outcome, Run, Snapshot, pun_helper, require_tool};
 
-use crate::setup::{User, WebHost, assert_roots_own, pun_helper};
+use crate::setup::{User, WebHost, assert_roots_own};
 
 const CHANGES: &str = "openat,write,mkdirat,renameat,renameat2,unlinkat,fchmod,fsync,utimensat,\
     ftruncate,linkat,symlinkat";

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ood_ca_tests::{Run, require_tool};
+use ood_ca_tests::{Run, pun_helper, require_tool};
 
-use crate::setup::{User, WebHost, pun_helper};
+use crate::setup::{User, WebHost};
 
 const CALLS: &str = "%file,%desc,%creds,execve,?memfd_create";
 

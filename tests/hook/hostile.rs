@@ -201,7 +201,7 @@ fn the_users_part_is_the_user_and_can_start_nothing() {
             "-o",
         ])
         .args([&log])
-        .args([crate::setup::pun_helper()])
+        .args([ood_ca_tests::pun_helper()])
         .args(["hook", "--user", &user.name, "--config"])
         .args([host.config()])
         .output()
@@ -238,7 +238,7 @@ fn the_private_command_gives_nobody_another_identity() {
     let home = Home::of_somebody();
     let host = WebHost::new();
     let copy = host.join("pun-helper");
-    copy_program(&crate::setup::pun_helper(), &copy);
+    copy_program(ood_ca_tests::pun_helper(), &copy);
     for uid in ["0", "1", &home.uid().to_string()] {
         let ran = home
             .run(&copy)

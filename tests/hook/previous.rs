@@ -23,7 +23,7 @@ fn it_runs_first_with_the_same_arguments_and_environment_and_nothing_open() {
     let line = format!(
         "exec 7</etc/passwd 8>>{}; exec {} hook --user {} --config {}",
         host.join("leak").display(),
-        crate::setup::pun_helper().display(),
+        ood_ca_tests::pun_helper().display(),
         user.name,
         host.config().display()
     );

@@ -7,11 +7,11 @@ use std::os::unix::fs::symlink;
 
 use ood_ca_tests::fuse::{FaultyMount, Op};
 use ood_ca_tests::schema::Documents;
-use ood_ca_tests::{Home, Run};
+use ood_ca_tests::{Home, Run, pun_helper};
 use serde_json::Value;
 
 use crate::clean::{Pun, nginx_stage};
-use crate::setup::{User, WebHost, pun_helper};
+use crate::setup::{User, WebHost};
 
 /// What the schemas allow and no run here can show, each with the reason.
 const NOT_SHOWN: &[(&str, &str)] = &[(

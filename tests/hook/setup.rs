@@ -8,25 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use ood_ca_tests::{Home, Outcome, Run, private_mounts, require_root, require_tool};
+use ood_ca_tests::{Home, Outcome, Run, private_mounts, pun_helper, require_root, require_tool};
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// `pun-helper` as it was built beside this test.
-pub(crate) fn pun_helper() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let beside = test
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join("pun-helper"));
-    beside
-        .into_iter()
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| {
-            panic!("pun-helper is not built; build it with: cargo build -p pun-helper")
-        })
-}
 
 /// A web host with Open OnDemand's directories, as far as the hook sees them.
 pub(crate) struct WebHost {

@@ -28,5 +28,5 @@ pub use pki::{
     LeafKind, State, assert_keys_are_private, assert_leaves_verify, assert_pair, leftovers,
     own_file,
 };
-pub use tools::{ood_ca, require_root, require_tool};
+pub use tools::{ood_ca, pun_helper, require_root, require_tool};
 pub use wait::{eventually, repeatedly};

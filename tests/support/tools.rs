@@ -56,19 +56,27 @@ pub fn require_root() {
 /// If it was not built.
 pub fn ood_ca() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| {
-        let test = std::env::current_exe().expect("the path of this test is known");
-        // <target>/<profile>/deps/<test>-<hash>
-        test.ancestors()
-            .skip(1)
-            .take(2)
-            .map(|dir| dir.join("ood-ca"))
-            .find(|path| path.is_file())
-            .unwrap_or_else(|| {
-                panic!(
-                    "ood-ca is not built beside {}; build it with: cargo build -p ca-core (with the profile and target directory of this test)",
-                    test.display()
-                )
-            })
+    PATH.get_or_init(|| built("ood-ca", "ca-core"))
+}
+
+/// The `pun-helper` that was built beside this test.
+///
+/// # Panics
+/// If it was not built.
+pub fn pun_helper() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("pun-helper", "pun-helper"))
+}
+
+fn built(program: &str, package: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test is known");
+    // <target>/<profile>/deps/<test>-<hash>
+    let beside = test.ancestors().skip(1).take(2);
+    let mut places = beside.map(|dir| dir.join(program));
+    places.find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!(
+            "{program} is not built beside {}; build it with: cargo build -p {package} (with the profile and target directory of this test)",
+            test.display()
+        )
     })
 }

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     }
     let called = words.first().map(Path::new).and_then(Path::file_name);
     if called.is_some_and(|name| name == HOOK_NAME) {
+        words[0] = "pun-helper".into();
         words.insert(1, "hook".into());
     }
     let args = match Args::try_parse_from(words) {

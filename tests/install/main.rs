@@ -1,0 +1,114 @@
+//! `scripts/install`, below a directory of the test's own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use ood_ca_tests::{Outcome, Run, Snapshot, ood_ca, pun_helper};
+
+fn install(arguments: &[&str]) -> Outcome {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install");
+    Run::new(script).args(arguments).output()
+}
+
+/// Installs what was built beside this test.
+fn install_into(root: &Path) -> Outcome {
+    let programs = ood_ca();
+    assert_eq!(programs.parent(), pun_helper().parent());
+    let from = programs.parent().unwrap().display().to_string();
+    install(&["--destdir", &root.display().to_string(), "--from", &from])
+}
+
+fn files_below(root: &Path) -> Vec<PathBuf> {
+    let all = Snapshot::of(root).0.into_iter();
+    let files = all.filter(|(_, entry)| entry.mode & 0o170_000 != 0o040_000);
+    files.map(|(path, _)| path).collect()
+}
+
+#[test]
+fn everything_is_in_place_and_root_only_writes_it() {
+    let root = tempfile::tempdir().unwrap();
+    install_into(root.path()).assert_ok();
+    for (path, mode) in [
+        ("usr/bin/ood-ca", 0o755),
+        ("usr/sbin/pun-helper", 0o755),
+        ("usr/sbin/ood-ca-hook", 0o755),
+        ("usr/share/ood-ca/errors/starting.html", 0o644),
+        ("usr/share/ood-ca/examples/nginx_stage.yml", 0o644),
+        ("etc/ood/config/ood_ca.yml", 0o644),
+    ] {
+        let found = fs::metadata(root.path().join(path)).unwrap();
+        assert_eq!(found.permissions().mode() & 0o7777, mode, "{path}");
+    }
+    for path in files_below(root.path()) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(!name.ends_with(".new"), "{} is left over", path.display());
+    }
+    let hook = root.path().join("usr/sbin/ood-ca-hook");
+    let help = Run::new(hook).args(["--help"]).output().assert_ok();
+    assert!(
+        help.stdout.contains("Whose PUN is about to start"),
+        "{help}"
+    );
+    // The settings as shipped are accepted.
+    let config = root.path().join("etc/ood/config/ood_ca.yml");
+    let run = Run::new(root.path().join("usr/sbin/pun-helper"))
+        .args(["resolver", "--config"])
+        .args([config]);
+    run.output().assert_ok();
+}
+
+#[test]
+fn an_upgrade_keeps_the_settings() {
+    let root = tempfile::tempdir().unwrap();
+    install_into(root.path()).assert_ok();
+    let config = root.path().join("etc/ood/config/ood_ca.yml");
+    fs::write(&config, "host_regex: 'n[0-9]+'\n").unwrap();
+    let page = root.path().join("usr/share/ood-ca/errors/starting.html");
+    fs::write(&page, "old").unwrap();
+    install_into(root.path()).assert_ok();
+    assert_eq!(
+        fs::read_to_string(&config).unwrap(),
+        "host_regex: 'n[0-9]+'\n"
+    );
+    assert!(fs::read_to_string(&page).unwrap().contains("<title>"));
+}
+
+#[test]
+fn what_is_taken_away_is_what_was_put_there() {
+    let root = tempfile::tempdir().unwrap();
+    let other = root.path().join("usr/sbin/other");
+    fs::create_dir_all(other.parent().unwrap()).unwrap();
+    fs::write(&other, "").unwrap();
+    install_into(root.path()).assert_ok();
+    let snippets = root.path().join("var/lib/ondemand-nginx/config/mtls/alice");
+    fs::create_dir_all(&snippets).unwrap();
+    let said = install(&[
+        "--uninstall",
+        "--destdir",
+        &root.path().display().to_string(),
+    ])
+    .assert_ok();
+    assert!(said.stdout.contains("nginx_stage.yml"), "{said}");
+    assert_eq!(
+        files_below(root.path()),
+        [
+            PathBuf::from("etc/ood/config/ood_ca.yml"),
+            PathBuf::from("usr/sbin/other")
+        ]
+    );
+    assert!(!snippets.exists());
+}
+
+#[test]
+fn a_wrong_command_line_changes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().display().to_string();
+    for arguments in [&["--destdir"][..], &["--from", &dir], &["--prefix", &dir]] {
+        let said = install(arguments);
+        assert_eq!(said.code(), Some(1), "{said}");
+        assert!(said.stderr.contains("hint: scripts/install"), "{said}");
+    }
+    assert!(files_below(root.path()).is_empty());
+}
