@@ -106,6 +106,13 @@ impl Dir {
     /// [`Error::UnsafePath`] that names the part at fault; [`Error::Io`].
     pub fn open_guarded(path: &Path) -> Result<Option<Self>> {
         use std::path::Component;
+        if !path.is_absolute() {
+            return Err(Error::UnsafePath {
+                path: path.to_owned(),
+                problem: "it is not an absolute path".into(),
+                fix: "write the path from / on".into(),
+            });
+        }
         let mut dir = Dir::open(Path::new("/"))?;
         dir.check_guarded(true)?;
         let mut parts = path.components().peekable();
@@ -625,4 +632,95 @@ pub(crate) fn is_taken(error: &Error) -> bool {
         source.kind(),
         io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty
     ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs::{Permissions, create_dir, metadata, set_permissions, write};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn code(result: Result<Option<Dir>>) -> &'static str {
+        match result {
+            Ok(Some(_)) => "open",
+            Ok(None) => "missing",
+            Err(error) => error.code(),
+        }
+    }
+
+    #[test]
+    fn a_guarded_directory_is_reached_through_nobody_elses_hands() {
+        let temporary = tempfile::tempdir().unwrap();
+        let base = temporary.path();
+        let guarded = |below: &str| code(Dir::open_guarded(&base.join(below)));
+        create_dir(base.join("dir")).unwrap();
+        create_dir(base.join("dir/inner")).unwrap();
+        assert_eq!(guarded("dir/inner"), "open");
+        assert_eq!(guarded("dir/none"), "missing");
+        assert_eq!(guarded("none/inner"), "missing");
+        // A link as the last part, and one in between.
+        symlink(base.join("dir"), base.join("link")).unwrap();
+        assert_eq!(guarded("link"), "unsafe-path");
+        assert_eq!(guarded("link/inner"), "unsafe-path");
+        write(base.join("file"), "").unwrap();
+        assert_eq!(guarded("file"), "unsafe-path");
+        assert_eq!(guarded("dir/../dir"), "unsafe-path");
+        assert_eq!(code(Dir::open_guarded(Path::new("dir"))), "unsafe-path");
+        // What others may write to, at the end and in between; a sticky one may
+        // be passed through, but is no place to write.
+        let mode = |mode| set_permissions(base.join("dir"), Permissions::from_mode(mode)).unwrap();
+        for (bits, at_end, beyond) in [
+            (0o755, "open", "open"),
+            (0o775, "unsafe-path", "unsafe-path"),
+            (0o757, "unsafe-path", "unsafe-path"),
+            (0o1777, "unsafe-path", "open"),
+        ] {
+            mode(bits);
+            assert_eq!(
+                (guarded("dir"), guarded("dir/inner")),
+                (at_end, beyond),
+                "{bits:o}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_shared_directory_is_for_all_to_read_and_made_once() {
+        let temporary = tempfile::tempdir().unwrap();
+        let base = Dir::open_guarded(temporary.path()).unwrap().unwrap();
+        let name = OsStr::new("alice");
+        for _ in 0..2 {
+            base.create_shared(name).unwrap();
+        }
+        let mode = metadata(temporary.path().join("alice"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o755);
+        symlink("/", temporary.path().join("bob")).unwrap();
+        let error = base.create_shared(OsStr::new("bob")).unwrap_err();
+        assert_eq!(error.code(), "unsafe-path");
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_and_freed_with_its_file() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_guarded(temporary.path()).unwrap().unwrap();
+        let held = dir.try_lock(".lock").unwrap();
+        assert!(held.is_some());
+        assert!(dir.try_lock(".lock").unwrap().is_none());
+        drop(held);
+        assert!(dir.try_lock(".lock").unwrap().is_some());
+        // Nobody can lead the lock elsewhere.
+        symlink(
+            temporary.path().join("elsewhere"),
+            temporary.path().join("led"),
+        )
+        .unwrap();
+        assert_eq!(dir.try_lock("led").unwrap_err().code(), "unsafe-path");
+        create_dir(temporary.path().join("dir")).unwrap();
+        assert!(dir.try_lock("dir").is_err());
+        assert!(!temporary.path().join("elsewhere").exists());
+    }
 }
