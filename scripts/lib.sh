@@ -26,6 +26,7 @@ declare -A DEBIAN_PACKAGE=(
     [setfacl]=acl
     [stunnel]=stunnel4
     [setpriv]=util-linux
+    [useradd]=passwd
 )
 # Never run by us: there is no RHEL among our machines. ShellCheck and hyperfine
 # come from EPEL there.
@@ -40,6 +41,7 @@ declare -A FEDORA_PACKAGE=(
     [setfacl]=acl
     [shellcheck]=ShellCheck
     [setpriv]=util-linux
+    [useradd]=shadow-utils
 )
 
 say() {
@@ -59,7 +61,7 @@ as_root() {
     elif command -v sudo >/dev/null && { [ -t 0 ] || sudo -n true 2>/dev/null; }; then
         sudo "$@"
     else
-        die "installing packages needs root" "as root, run: $*"
+        die "this needs root" "as root, run: $*"
     fi
 }
 
@@ -114,11 +116,32 @@ install_packages() {
             "the packages were ${packages[*]}; install what brings these commands by hand"
 }
 
+# Who called sudo, if somebody did: theirs are the toolchain and the target
+# directory.
+builder() {
+    [ "$(id -u)" -ne 0 ] || [ "${SUDO_USER:-root}" = root ] || printf '%s' "$SUDO_USER"
+}
+
+# as_builder COMMAND…: as the user who called sudo, or as who runs this.
+as_builder() {
+    local user
+    user=$(builder)
+    if [ -n "$user" ]; then
+        sudo -u "$user" -H env "PATH=$PATH" "$@"
+    else
+        "$@"
+    fi
+}
+
 require_rust() {
-    has_command cargo && return
-    [ -x "$HOME/.cargo/bin/cargo" ] ||
-        die "there is no Rust toolchain" "install one with rustup, then run this again"
-    PATH=$HOME/.cargo/bin:$PATH
+    local user home=$HOME
+    user=$(builder)
+    [ -z "$user" ] || home=$(getent passwd "$user" | cut -d: -f6)
+    if [ -x "$home/.cargo/bin/cargo" ]; then
+        PATH=$home/.cargo/bin:$PATH
+    fi
+    as_builder sh -c 'command -v cargo' >/dev/null ||
+        die "there is no Rust toolchain" "install one with rustup, as the user who runs this, then run it again"
 }
 
 has_cargo_tool() {
@@ -138,7 +161,7 @@ install_cargo_tool() {
 
 # The directory that cargo builds into, whatever decides it.
 target_dir() {
-    cargo metadata --no-deps --format-version 1 --manifest-path "$ROOT/Cargo.toml" |
+    as_builder cargo metadata --no-deps --format-version 1 --manifest-path "$ROOT/Cargo.toml" |
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
 
