@@ -20,6 +20,7 @@ declare -A DEBIAN_PACKAGE=(
     [c++]=g++
     [cc]=gcc
     [certtool]=gnutls-bin
+    [chromedriver]=chromium-driver
     [ensurepip]=python3-venv
     [fusermount3]=fuse3
     [nginx]=nginx-light
@@ -28,8 +29,8 @@ declare -A DEBIAN_PACKAGE=(
     [setpriv]=util-linux
     [useradd]=passwd
 )
-# Never run by us: there is no RHEL among our machines. ShellCheck and hyperfine
-# come from EPEL there.
+# Never run by us: there is no RHEL among our machines. ShellCheck, hyperfine,
+# chromium and chromedriver come from EPEL there.
 declare -A FEDORA_PACKAGE=(
     [apache2]=httpd
     [c++]=gcc-c++
@@ -70,9 +71,12 @@ has_command() {
     PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null
 }
 
-# has WHAT: whether a command, or Python's ensurepip, is there.
+# has WHAT: whether a command, by one of its names, or Python's ensurepip, is
+# there.
 has() {
     case $1 in
+        apache2) has_command apache2 || has_command httpd ;;
+        chromium) has_command chromium || has_command chromium-browser ;;
         ensurepip) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
         *) has_command "$1" ;;
     esac

@@ -29,7 +29,7 @@ const UNAVAILABLE: Template = Template {
 
 /// The SHA-256 of the script in `nginx/errors/starting.html`, the only one that
 /// the pages' Content-Security-Policy lets run.
-const SCRIPT_HASH: &str = "R8kl5wb1pddJ1apvaataDUjQWzwAVsafcDzlQNXIzxI=";
+const SCRIPT_HASH: &str = "V16Y8AQ7G0kmMNMELXLlWmkzBQdL3c8OQLE9GcX93pQ=";
 
 /// A number from 0 to 255 in its one usual form.
 const OCTET: &str = "25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9]";

@@ -3,64 +3,32 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use ood_ca_tests::apache::{Apache, our_lines};
 use ood_ca_tests::nginx::{Pun, Response, Setup, World, read_response, request_bytes};
-use ood_ca_tests::require_tool;
-use ood_ca_tests::tls::Server;
 
 use crate::job::{Job, answer};
 
 /// Apache with the lines of our `ood_portal.yml`, or without.
-struct Apache {
-    port: u16,
-    server: Option<Server>,
-}
+struct Portal(Apache);
 
-impl Apache {
-    fn start(world: &World, socket: &Path, with_our_lines: bool) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let dir = world.path(&format!("apache-{port}"));
-        fs::create_dir(&dir).unwrap();
-        let modules = ["mpm_event", "authz_core", "proxy", "proxy_http", "headers"]
-            .map(|m| format!("LoadModule {m}_module /usr/lib/apache2/modules/mod_{m}.so\n"))
-            .concat();
-        let text = format!(
-            "ServerRoot {dir}\nPidFile {dir}/pid\nErrorLog {dir}/log\nServerName portal.test\nListen 127.0.0.1:{port}\n\
-             User nobody\nGroup nogroup\n{modules}AllowEncodedSlashes NoDecode\n{ours}\n\
-             ProxyPass /pun unix:{socket}|http://localhost/pun\n",
-            dir = dir.display(),
-            socket = socket.display(),
-            ours = if with_our_lines {
-                our_lines()
-            } else {
-                String::new()
-            },
-        );
-        let conf = dir.join("apache.conf");
-        fs::write(&conf, text).unwrap();
-        let mut server = Server::start(
-            require_tool("apache2"),
-            ["-f".as_ref(), conf.as_os_str(), "-DFOREGROUND".as_ref()],
-        );
-        server.expect("Apache listens", |_| {
-            TcpStream::connect(("127.0.0.1", port))
-                .is_ok()
-                .then_some(())
-        });
-        Apache {
-            port,
-            server: Some(server),
-        }
+impl Portal {
+    fn start(world: &World, socket: &Path, name: &str, lines: &str) -> Self {
+        let modules = &["proxy", "proxy_http", "headers"];
+        Portal(Apache::start(&world.path(name), modules, |_| {
+            format!(
+                "AllowEncodedSlashes NoDecode\n{lines}ProxyPass /pun unix:{}|http://localhost/pun\n",
+                socket.display()
+            )
+        }))
     }
 
     /// The last answer, past interim ones.
     fn get(&self, target: &str) -> Response {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.0.port)).unwrap();
         stream
             .set_read_timeout(Some(std::time::Duration::from_secs(3)))
             .unwrap();
@@ -76,15 +44,6 @@ impl Apache {
     }
 }
 
-impl Drop for Apache {
-    fn drop(&mut self) {
-        // SIGTERM, so that its children end too.
-        if let Some(server) = self.server.take() {
-            server.stop();
-        }
-    }
-}
-
 fn find_final(body: &[u8]) -> Option<&[u8]> {
     ood_ca_tests::nginx::find(body, b"HTTP/1.1").map(|at| &body[at..])
 }
@@ -93,17 +52,6 @@ fn drain(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     let _ = std::io::Read::read_to_end(stream, &mut rest);
     rest
-}
-
-/// `custom_vhost_directives` of the example that we ship.
-fn our_lines() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx/ood_portal.yml");
-    let text = fs::read_to_string(path).unwrap();
-    let (_, list) = text.split_once("custom_vhost_directives:\n").unwrap();
-    list.lines()
-        .map_while(|line| line.strip_prefix("  - '")?.strip_suffix('\''))
-        .map(|line| format!("{line}\n"))
-        .collect()
 }
 
 const HOSTILE: &[&str] = &[
@@ -156,8 +104,8 @@ fn apache_removes_what_a_job_smuggles_past_nginx() {
     let pun = Pun::start(&world, &alice, &Setup::new());
     let socket = world.path("alice/pun.sock");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
-    let guarded = Apache::start(&world, &socket, true);
-    let open = Apache::start(&world, &socket, false);
+    let guarded = Portal::start(&world, &socket, "guarded", &our_lines());
+    let open = Portal::start(&world, &socket, "open", "");
     let mut passed = 0;
     for (what, bytes) in broken() {
         let job = Job::saying("127.0.0.2:0", &leaf, bytes);
@@ -194,13 +142,13 @@ fn apache_passes_an_apps_own_cookies_and_redirects() {
     let _pun = Pun::start(&world, &alice, &Setup::new());
     let socket = world.path("alice/pun.sock");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
-    let apache = Apache::start(&world, &socket, true);
+    let portal = Portal::start(&world, &socket, "apache", &our_lines());
     let headers = [
         "Set-Cookie: a=b; Path=/lab; HttpOnly", "Set-Cookie: c=d", "Location: /login",
     ];
     let job = Job::saying("127.0.0.2:0", &leaf, answer("302 Found", &headers, b""));
     let base = format!("/pun/rproxy/n2/{}", job.port());
-    let answer = apache.get(&format!("{base}/x"));
+    let answer = portal.get(&format!("{base}/x"));
     assert_eq!(
         answer.all("Set-Cookie"),
         [format!("a=b; Path={base}/lab; HttpOnly").as_str(), "c=d"]

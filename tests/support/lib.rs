@@ -8,6 +8,7 @@
 )]
 #![forbid(unsafe_code)]
 
+pub mod apache;
 mod command;
 mod files;
 pub mod fuse;

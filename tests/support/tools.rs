@@ -6,7 +6,9 @@ use std::sync::OnceLock;
 
 /// Programs and the Debian packages that have them.
 const PACKAGES: &[(&str, &str)] = &[
+    ("apache2", "apache2-bin"),
     ("certtool", "gnutls-bin"),
+    ("chromedriver", "chromium-driver"),
     ("gnutls-cli", "gnutls-bin"),
     ("gnutls-serv", "gnutls-bin"),
     ("mount", "mount"),
@@ -17,14 +19,20 @@ const PACKAGES: &[(&str, &str)] = &[
     ("stunnel", "stunnel4"),
 ];
 
+/// Programs that Fedora names differently.
+const OTHER_NAMES: &[(&str, &str)] = &[("apache2", "httpd"), ("chromium", "chromium-browser")];
+
 /// Where a program is.
 ///
 /// # Panics
 /// If it is not installed, with the command that installs it.
 pub fn require_tool(name: &str) -> PathBuf {
     let search = std::env::var_os("PATH").unwrap_or_default();
+    let other = OTHER_NAMES.iter().find(|(tool, _)| *tool == name);
+    let names: Vec<&str> = [name].into_iter().chain(other.map(|(_, o)| *o)).collect();
     let places = std::env::split_paths(&search).chain(["/usr/sbin".into(), "/sbin".into()]);
-    let found = places.map(|dir| dir.join(name)).find(|path| {
+    let mut paths = places.flat_map(|dir| names.iter().map(move |name| dir.join(name)));
+    let found = paths.find(|path| {
         path.metadata()
             .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
     });
