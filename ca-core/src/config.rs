@@ -79,9 +79,12 @@ pub struct SiteConfig {
     pub host_header: HostHeader,
     /// Headers that the proxy sets and no client can forge.
     pub trusted_headers: BTreeMap<HeaderName, HeaderTemplate>,
-    /// Headers that do not reach a job; those that OOD strips on `/node`.
+    /// Headers that do not reach a job: those that OOD strips on `/node`, and
+    /// what the site adds.
+    #[serde(deserialize_with = "headers_and_defaults")]
     pub strip_headers: Vec<HeaderName>,
-    /// Cookies that do not reach a job; those of the portal.
+    /// Cookies that do not reach a job: those of OOD, and what the site adds.
+    #[serde(deserialize_with = "cookies_and_defaults")]
     pub strip_cookies: Vec<CookieName>,
     /// The lowest version of TLS.
     pub tls_min: TlsMin,
@@ -165,6 +168,26 @@ const DEFAULT_STRIP_HEADERS: &[&str] = &[
 const DEFAULT_STRIP_COOKIES: &[&str] = &[
     "mod_auth_openidc_session*", "_dashboard_session", "_session_id", "_job_constructor_session",
 ];
+
+/// A site adds to what is stripped; nothing is taken away by forgetting it.
+fn headers_and_defaults<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<HeaderName>, D::Error> {
+    let defaults = all(DEFAULT_STRIP_HEADERS, HeaderName::parse);
+    Ok(joined(defaults, Vec::deserialize(from)?))
+}
+
+fn cookies_and_defaults<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<CookieName>, D::Error> {
+    let defaults = all(DEFAULT_STRIP_COOKIES, CookieName::parse);
+    Ok(joined(defaults, Vec::deserialize(from)?))
+}
+
+fn joined<T: PartialEq>(mut known: Vec<T>, more: Vec<T>) -> Vec<T> {
+    for one in more {
+        if !known.contains(&one) {
+            known.push(one);
+        }
+    }
+    known
+}
 
 /// A path that is known to be good.
 fn path(text: &'static str) -> ConfigPath {

@@ -3,7 +3,7 @@
 //! what could not is refused, never escaped.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -149,8 +149,24 @@ fn without_anchors(input: &str) -> &str {
     end.unwrap_or(inner)
 }
 
-/// A recursive descent through an expression; each step says whether what it
-/// read can match texts of different lengths without bound.
+/// What a part of an expression can match.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    /// Texts of different lengths without bound.
+    unbounded: bool,
+    /// Nothing at all.
+    empty: bool,
+}
+
+impl Shape {
+    const CHARACTER: Shape = Shape {
+        unbounded: false,
+        empty: false,
+    };
+}
+
+/// A recursive descent through an expression; each step says what the part that
+/// it read can match.
 struct RegexCheck<'a> {
     rest: &'a [u8],
     depth: u8,
@@ -179,71 +195,85 @@ impl RegexCheck<'_> {
         found
     }
 
-    fn alternatives(&mut self) -> Result<bool, &'static str> {
-        let mut unbounded = self.sequence()?;
+    fn alternatives(&mut self) -> Result<Shape, &'static str> {
+        let mut all = self.sequence()?;
         while self.eat(b'|') {
-            unbounded |= self.sequence()?;
+            let one = self.sequence()?;
+            all.unbounded |= one.unbounded;
+            all.empty |= one.empty;
         }
-        Ok(unbounded)
+        Ok(all)
     }
 
-    fn sequence(&mut self) -> Result<bool, &'static str> {
-        let mut unbounded = false;
+    fn sequence(&mut self) -> Result<Shape, &'static str> {
+        let mut all = Shape {
+            unbounded: false,
+            empty: true,
+        };
         while !matches!(self.rest.first(), None | Some(b'|' | b')')) {
-            unbounded |= self.repeated()?;
+            let one = self.repeated()?;
+            all.unbounded |= one.unbounded;
+            all.empty &= one.empty;
         }
-        Ok(unbounded)
+        Ok(all)
     }
 
-    fn repeated(&mut self) -> Result<bool, &'static str> {
+    fn repeated(&mut self) -> Result<Shape, &'static str> {
         let inner = self.atom()?;
-        let (again, unbounded) = match self.rest.first() {
-            Some(b'*' | b'+') => (true, true),
-            Some(b'?') => (true, false),
+        // How often at least, whether more than once, whether without bound.
+        let (least, many, unbounded) = match self.rest.first() {
+            Some(b'*') => (0, true, true),
+            Some(b'+') => (1, true, true),
+            Some(b'?') => (0, false, false),
             Some(b'{') => {
                 self.next();
-                let unbounded = self.count()?;
-                return self.after_repetition(inner, true, unbounded);
+                let (least, unbounded) = self.count()?;
+                return self.after_repetition(inner, least, true, unbounded);
             }
-            _ => (false, false),
+            _ => return self.after_repetition(inner, 1, false, false),
         };
-        if again {
-            self.next();
-        }
-        self.after_repetition(inner, again && unbounded, unbounded)
+        self.next();
+        self.after_repetition(inner, least, many, unbounded)
     }
 
     fn after_repetition(
         &self,
-        inner: bool,
+        inner: Shape,
+        least: u8,
         many: bool,
         unbounded: bool,
-    ) -> Result<bool, &'static str> {
-        if inner && many {
+    ) -> Result<Shape, &'static str> {
+        if inner.unbounded && many {
             return Err("a repetition stands inside a repetition; write it without");
+        }
+        if inner.empty && many {
+            return Err("what is repeated can be empty; write it so that it cannot");
         }
         if matches!(self.rest.first(), Some(b'*' | b'+' | b'?' | b'{')) {
             return Err("two repetitions follow each other; lazy and possessive ones are refused");
         }
-        Ok(inner || unbounded)
+        Ok(Shape {
+            unbounded: inner.unbounded || unbounded,
+            empty: inner.empty || least == 0,
+        })
     }
 
-    /// The inside of `{n,m}`; whether it is without bound.
-    fn count(&mut self) -> Result<bool, &'static str> {
+    /// The inside of `{n,m}`: n, and whether it is without bound.
+    fn count(&mut self) -> Result<(u8, bool), &'static str> {
         const MALFORMED: &str = "write a repetition as {2}, {2,} or {2,5}, at most 253 times";
         let least = self.number().ok_or(MALFORMED)?;
         if self.eat(b'}') {
-            return Ok(false);
+            return Ok((least, false));
         }
         if !self.eat(b',') {
             return Err(MALFORMED);
         }
         if self.eat(b'}') {
-            return Ok(true);
+            return Ok((least, true));
         }
         let most = self.number().ok_or(MALFORMED)?;
         match self.eat(b'}') && least <= most {
-            true => Ok(false),
+            true => Ok((least, false)),
             false => Err(MALFORMED),
         }
     }
@@ -256,19 +286,19 @@ impl RegexCheck<'_> {
         (number <= 253).then_some(number)
     }
 
-    fn atom(&mut self) -> Result<bool, &'static str> {
+    fn atom(&mut self) -> Result<Shape, &'static str> {
         match self.next() {
             Some(b'(') => self.group(),
-            Some(b'[') => self.class().map(|()| false),
-            Some(b'\\') => self.escape().map(|()| false),
+            Some(b'[') => self.class().map(|()| Shape::CHARACTER),
+            Some(b'\\') => self.escape().map(|()| Shape::CHARACTER),
             Some(b'A'..=b'Z') => Err("hosts are lower case; write the letters so"),
-            Some(b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_') => Ok(false),
+            Some(b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_') => Ok(Shape::CHARACTER),
             Some(b'^' | b'$') => Err("an anchor may stand at the very start and end only"),
             _ => Err("it holds a character that no host name and no simple expression has"),
         }
     }
 
-    fn group(&mut self) -> Result<bool, &'static str> {
+    fn group(&mut self) -> Result<Shape, &'static str> {
         if self.eat(b'?') && !self.eat(b':') {
             return Err("of the groups that start with (? only (?:…) is allowed");
         }
@@ -276,10 +306,10 @@ impl RegexCheck<'_> {
         if self.depth > 16 {
             return Err("groups are nested too deeply");
         }
-        let unbounded = self.alternatives()?;
+        let inner = self.alternatives()?;
         self.depth -= 1;
         match self.eat(b')') {
-            true => Ok(unbounded),
+            true => Ok(inner),
             false => Err("a ( has no ) after it"),
         }
     }
@@ -444,6 +474,10 @@ impl Nameserver {
         if matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0 || v6.ip().is_unicast_link_local())
         {
             return Err("nginx cannot use a link-local nameserver");
+        }
+        let ip = address.ip();
+        if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            return Err("it is not the address of one host");
         }
         Ok(Nameserver(address))
     }
@@ -729,8 +763,9 @@ mod tests {
         for bad in [
             "", "^$", "(a+)+", "(a*)*b", "(?:a|b+){2,}", "(a+){3}", "a**", "a+?", "a++", "(?i)a",
             "(?=a)", r"(a)\1", r"\\", r"\s", r"\x41", "a\"", "a'", "a;", "a b", "a\n", "$a", "a^",
-            "(a", "a)", "[a", "[]", "[^]", "a{", "a{,3}", "a{3,2}", "a{999}", "[z-a]", "[a-\\d]",
-            "é", "{a}", "*", "A", "[[:alpha:]]", "a|*", "#", "[a-9]", "[\\w-z]x{1}{2}",
+            "(a?){2}", "(a?b?)*", "(a|){3}", "([a-z]?){200}", "(a{0,2})+", "(a", "a)", "[a", "[]",
+            "[^]", "a{", "a{,3}", "a{3,2}", "a{999}", "[z-a]", "[a-\\d]", "é", "{a}", "*", "A",
+            "[[:alpha:]]", "a|*", "#", "[a-9]", "[\\w-z]x{1}{2}",
         ] {
             assert!(HostRegex::parse(bad).is_err(), "{bad:?} was accepted");
         }

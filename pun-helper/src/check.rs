@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use ca_core::doctor::{self, Check, Verdict};
 use ca_core::store::{Access, Dir};
-use ca_core::{ConfigPath, SiteConfig, TrustBundle, UserName};
+use ca_core::{ConfigPath, HostName, SiteConfig, TrustBundle, UserName};
 use serde_yaml::Value;
 
 use crate::conf::check_snippet;
 use crate::facts::{HostFacts, SNIPPET, TRUST};
 use crate::hook::{HookRequest, Host};
+use crate::hosts::HostRules;
 use crate::report::{HookReport, Problem};
 use crate::root::{Account, MAX_OWN_FILE};
-use crate::{nginx, pun, root, wire};
+use crate::{nginx, pun, read, root, wire};
 
 /// What to look at.
 #[derive(Clone, Debug)]
@@ -75,7 +76,7 @@ impl From<crate::Error> for Finding {
 #[must_use]
 pub fn examine(request: &CheckRequest) -> Vec<Check> {
     let loaded = SiteConfig::load(request.config.as_deref());
-    let mut checks = vec![doctor::configuration(&loaded)];
+    let mut checks = vec![configuration(request, &loaded)];
     // All else hangs on it: what the defaults would give helps nobody.
     let Ok(site) = loaded else { return checks };
     let mut add = |name: &'static str, found: Finding| checks.push(found.named(name));
@@ -92,7 +93,7 @@ pub fn examine(request: &CheckRequest) -> Vec<Check> {
     add("error pages", error_pages(&site.errors_dir));
     add("nginx", nginx_found(&site));
     add("hook", hook(&site));
-    add("apache", apache());
+    add("apache", apache(&site));
     add(
         "nginx_stage",
         nginx_stage(&site, &request.nginx_stage_config),
@@ -104,6 +105,21 @@ pub fn examine(request: &CheckRequest) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// The user's part of the hook and `ood-ca` read it as the user.
+fn configuration(request: &CheckRequest, loaded: &ca_core::Result<SiteConfig>) -> Check {
+    let usual = Path::new(SiteConfig::DEFAULT_PATH);
+    let path = request.config.as_deref().unwrap_or(usual);
+    let closed = |m: fs::Metadata| m.mode() & 0o004 == 0;
+    if loaded.is_ok() && fs::metadata(path).is_ok_and(closed) {
+        let what = format!(
+            "users cannot read {}, and their part needs it",
+            path.display()
+        );
+        return Fail(what, format!("chmod o+r {}", path.display())).named("configuration");
+    }
+    doctor::configuration(loaded)
 }
 
 fn rights() -> Finding {
@@ -123,6 +139,10 @@ fn hosts(facts: &HostFacts) -> Finding {
         Err(error) => return error.into(),
     };
     match rules.host_regex() {
+        Some(regex) if matches_anything(&rules) => Warn(
+            format!("host_regex {regex} matches hosts all over the world"),
+            "set host_regex in ood_ca.yml to what your compute nodes are called".into(),
+        ),
         Some(regex) if facts.site.host_regex.is_some() => Fine(format!("host_regex {regex}")),
         Some(regex) => Fine(format!(
             "host_regex {regex}, from {}",
@@ -133,6 +153,13 @@ fn hosts(facts: &HostFacts) -> Finding {
             "set host_regex in ood_ca.yml to what your compute nodes are called".into(),
         ),
     }
+}
+
+/// Whether the expression lets through names that no compute node has (RFC 2606).
+fn matches_anything(rules: &HostRules) -> bool {
+    let names = ["www.example.com", "example.net", "a-b.test"];
+    let mut names = names.iter().filter_map(|name| HostName::parse(name).ok());
+    names.any(|name| rules.matches_some_form(&name))
 }
 
 fn resolver(facts: &HostFacts) -> Finding {
@@ -189,8 +216,31 @@ fn error_pages(dir: &ConfigPath) -> Finding {
             format!("there are no pages in {}", path.display()),
             "copy nginx/errors there, or set errors_dir".into(),
         ),
+        Ok(_) if !starting_page_may_run(path) => Fail(
+            format!(
+                "the script of {}/starting.html is not ours: browsers will not run it",
+                path.display()
+            ),
+            "take starting.html over from nginx/errors, and change its text only".into(),
+        ),
         Ok(n) => Fine(format!("{n} in {}", path.display())),
     }
+}
+
+/// Whether the script of the page that tries again by itself is the one that the
+/// locations let run.
+fn starting_page_may_run(dir: &Path) -> bool {
+    let ours = script_of(include_str!("../../nginx/errors/starting.html"));
+    let page = read::text_file(&dir.join("starting.html"), MAX_PAGE);
+    page.is_ok_and(|page| script_of(&page) == ours)
+}
+
+/// Largest page that is read, in bytes.
+const MAX_PAGE: u64 = 1024 * 1024;
+
+fn script_of(page: &str) -> Option<&str> {
+    let (_, rest) = page.split_once("<script>")?;
+    Some(rest.split_once("</script>")?.0)
 }
 
 fn nginx_found(site: &SiteConfig) -> Finding {
@@ -277,7 +327,9 @@ const APACHE: [&str; 3] = [
     "/opt/rh/httpd24/root/etc/httpd/conf.d/ood-portal.conf",
 ];
 
-fn apache() -> Finding {
+fn apache(site: &SiteConfig) -> Finding {
+    let portal = yaml(Path::new(site.portal_config.as_str())).ok();
+    let command = portal.as_ref().and_then(|p| p.get(HOOK_KEY)?.as_str());
     let fix = "run /opt/ood/ood-portal-generator/sbin/update_ood_portal and reload Apache";
     let Some((path, text)) = APACHE
         .iter()
@@ -288,19 +340,22 @@ fn apache() -> Finding {
             fix.into(),
         );
     };
-    judge_apache(path, &text, fix)
+    judge_apache(path, &text, command, fix)
 }
 
-fn judge_apache(path: &str, text: &str, fix: &str) -> Finding {
-    if !text.contains("OOD_PUN_PRE_HOOK_ROOT_CMD") {
+/// `command` is the hook that the portal's configuration names.
+fn judge_apache(path: &str, text: &str, command: Option<&str>, fix: &str) -> Finding {
+    let is_set = |line: &str| line.contains("OOD_PUN_PRE_HOOK_ROOT_CMD");
+    let names = |line: &str| command.is_none_or(|command| line.contains(command));
+    if !text.lines().any(|line| is_set(line) && names(line)) {
         return Fail(
-            format!("{path} names no hook: it is older than the setting"),
+            format!("{path} does not name the hook: it is older than the setting"),
             fix.into(),
         );
     }
     // Of what nginx/ood_portal.yml adds, the word that stands nowhere else.
     if !text.contains("ood_ca_blocked") {
-        return Warn(
+        return Fail(
             format!("{path} lacks the second lock against what a job may tell the browser"),
             format!(
                 "take custom_vhost_directives over from ood_portal.yml among the examples; {fix}"
@@ -580,8 +635,11 @@ mod tests {
     }
 
     #[test]
-    fn apache_must_name_the_hook_and_should_have_the_second_lock() {
-        let judged = |text: &str| verdict(&judge_apache("ood-portal.conf", text, "do this"));
+    fn apache_must_name_the_hook_and_have_the_second_lock() {
+        let command = Some("/usr/sbin/ood-ca-hook");
+        let judged =
+            |text: &str| verdict(&judge_apache("ood-portal.conf", text, command, "do this"));
+        let other = "  SetEnv OOD_PUN_PRE_HOOK_ROOT_CMD \"/opt/other\"\n";
         let hook = "  SetEnv OOD_PUN_PRE_HOOK_ROOT_CMD \"/usr/sbin/ood-ca-hook\"\n";
         let examples: Value =
             serde_yaml::from_str(include_str!("../../nginx/ood_portal.yml")).unwrap();
@@ -591,7 +649,8 @@ mod tests {
             .map(|l| l.as_str().unwrap().to_owned() + "\n")
             .collect();
         assert_eq!(judged(&lock), Verdict::Failed);
-        assert_eq!(judged(hook), Verdict::Warning);
+        assert_eq!(judged(hook), Verdict::Failed);
+        assert_eq!(judged(&format!("{other}{lock}")), Verdict::Failed);
         assert_eq!(judged(&format!("{hook}{lock}")), Verdict::Ok);
     }
 

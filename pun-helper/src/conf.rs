@@ -250,6 +250,11 @@ pub fn check_snippet(text: &str) -> Result<Vec<Directive>> {
     Ok(all)
 }
 
+/// Locations that no URL reaches.
+const NAMED: &[&str] = &[
+    "@ood_ca_gate", "@ood_ca_upstream_close", "@ood_ca_upstream_upgrade", "@ood_ca_failed",
+];
+
 fn check_location(location: &Directive) -> Result<()> {
     let args: Vec<&str> = location.args.iter().map(String::as_str).collect();
     let ours = match args.as_slice() {
@@ -259,7 +264,7 @@ fn check_location(location: &Directive) -> Result<()> {
         ["^~", path] => {
             ["/pun/proxy/", "/pun/rproxy/"].contains(path) || path.starts_with("/.ood-ca-")
         }
-        [name] => ["@ood_ca_gate", "@ood_ca_upstream", "@ood_ca_failed"].contains(name),
+        [name] => NAMED.contains(name),
         _ => false,
     };
     let (true, "location", Some(block)) = (ours, location.name.as_str(), &location.block) else {

@@ -1,8 +1,6 @@
 //! What this web host is like: everything but the user that decides how a
 //! snippet looks, gathered from the places where it stands.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::hosts::HostRules;
 use crate::names::NginxVersion;
 use crate::portal::PortalFacts;
+use crate::read::text_file;
 use crate::render::{RenderRequest, Snippet, Unavailable, UnavailableRequest};
 use crate::render::{render, render_unavailable};
 use crate::resolver::{self, ResolverPlan};
@@ -216,21 +215,19 @@ fn addresses() -> Vec<IpAddr> {
 
 /// A text file of the system; `None` if there is none.
 fn read(path: &Path) -> Result<Option<String>> {
-    let fail = |e: std::io::Error| Error::io("read", path, e);
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(fail(e)),
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(fail)?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    match text_file(path, MAX_FILE) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("read", path, e)),
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     fn paths(site: &str, user: &str, home: &str) -> Result<UserPaths> {
         let site = SiteConfig::parse(site, Path::new("ood_ca.yml"))?;
@@ -271,5 +268,8 @@ mod tests {
         ] {
             assert!(paths("", "alice", home).is_err(), "{home:?}");
         }
+        let not_utf8 = Path::new(OsStr::from_bytes(b"/home/\xff"));
+        let user = UserName::parse("alice").unwrap();
+        assert!(UserPaths::new(&SiteConfig::default(), &user, not_utf8).is_err());
     }
 }

@@ -29,11 +29,15 @@ const NEVER_PASSED: &[&str] = &[
     "Proxy", "Trailer", "HTTP2-Settings", "Authorization",
 ];
 
+/// Without these a job would take a request's body for the next request.
+const FRAMING: &[&str] = &["content-length", "transfer-encoding", "te", "expect"];
+
 /// What a job could say that counts for the whole portal's origin.
 pub(crate) const HIDDEN: &[&str] = &[
     "Service-Worker-Allowed", "Clear-Site-Data", "Strict-Transport-Security", "Public-Key-Pins",
     "Expect-CT", "Alt-Svc", "NEL", "Report-To", "Reporting-Endpoints", "Accept-CH", "Critical-CH",
-    "Origin-Agent-Cluster", "Use-As-Dictionary", "Set-Login",
+    "Origin-Agent-Cluster", "Use-As-Dictionary", "Set-Login", "Secure-Session-Registration",
+    "Sec-Session-Registration", "Shared-Storage-Write", "Activate-Storage-Access",
     // The browser would ask for the portal's password; `Authorization` does not
     // reach a job anyway.
     "WWW-Authenticate", "Proxy-Authenticate", "X-Sendfile", "X-LIGHTTPD-send-file",
@@ -53,7 +57,8 @@ pub(crate) struct Headers {
 /// Plans the headers for a user: each name once.
 ///
 /// # Errors
-/// [`Error::Unsafe`] if the site trusts a header that the proxy itself sets.
+/// [`Error::Unsafe`] if the site trusts a header that the proxy itself sets, or
+/// strips one that says where a request ends.
 pub(crate) fn plan(site: &SiteConfig, user: &UserName) -> Result<Headers> {
     let host = match site.host_header {
         HostHeader::Public => "$ood_ca_public",
@@ -66,10 +71,10 @@ pub(crate) fn plan(site: &SiteConfig, user: &UserName) -> Result<Headers> {
     for (name, value) in &site.trusted_headers {
         let folded = name.folded();
         let taken = |other: &str| other.eq_ignore_ascii_case(&folded);
-        let framing = [
-            "content-length", "transfer-encoding", "te", "expect", "x-forwarded-user",
-        ];
-        if set.iter().any(|(other, _)| taken(other)) || framing.contains(&folded.as_str()) {
+        if set.iter().any(|(other, _)| taken(other))
+            || folded == "x-forwarded-user"
+            || FRAMING.contains(&folded.as_str())
+        {
             return Err(Error::refuse(
                 "trusted header",
                 name.as_str(),
@@ -78,6 +83,15 @@ pub(crate) fn plan(site: &SiteConfig, user: &UserName) -> Result<Headers> {
             ));
         }
         trusted.push((name.clone(), value.for_user(user)));
+    }
+    let framing = |name: &&HeaderName| FRAMING.contains(&name.folded().as_str());
+    if let Some(name) = site.strip_headers.iter().find(framing) {
+        return Err(Error::refuse(
+            "header to strip",
+            name.as_str(),
+            "a job needs it to know where a request ends",
+            "remove it from strip_headers in ood_ca.yml",
+        ));
     }
 
     // nginx tells `-` from `_`; programs behind it may not, so a header that is
@@ -153,6 +167,25 @@ mod tests {
                     .dropped
                     .iter()
                     .any(|n| n.as_str().eq_ignore_ascii_case(name)),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn apache_removes_whatever_nginx_removes() {
+        let second = include_str!("../../nginx/ood_portal.yml");
+        for name in HIDDEN {
+            let line = format!("'  Header unset {name}'");
+            assert!(second.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_site_cannot_strip_what_frames_a_request() {
+        for name in ["Content-Length", "transfer_encoding", "TE"] {
+            assert!(
+                plan_for(&format!("strip_headers: [{name}]")).is_err(),
                 "{name}"
             );
         }

@@ -258,7 +258,9 @@ impl<'a> Host<'a> {
         let text = snippet.as_str();
         check_snippet(text)?;
         let new_text = desk.snippet.as_deref() != Some(text);
-        let new_trust = bundle.is_some() && desk.trust.as_ref() != bundle;
+        // Also if it is not known whose it is: a crash may have cost that file.
+        let new_trust =
+            bundle.is_some() && (desk.trust.as_ref() != bundle || !desk.is_this_users());
         match &self.binary {
             Ok((binary, identity)) => {
                 let known = desk.memory.accepted_by.as_ref();

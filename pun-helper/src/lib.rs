@@ -27,6 +27,7 @@ pub mod names;
 pub mod nginx;
 pub mod portal;
 pub mod pun;
+mod read;
 pub mod render;
 pub mod report;
 pub mod resolver;

@@ -1,14 +1,13 @@
 //! The few settings of the portal itself that count here, read from
 //! `ood_portal.yml`.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use ca_core::{HostName, HostRegex};
 use serde_yaml::Value;
 
 use crate::error::{Error, Result};
+use crate::read::text_file;
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -68,18 +67,11 @@ impl PortalFacts {
     /// # Errors
     /// As [`PortalFacts::parse`], and [`Error::Io`].
     pub fn load(file: &Path) -> Result<Self> {
-        let fail = |e| Error::io("read", file, e);
-        let opened = match File::open(file) {
-            Ok(opened) => opened,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(e) => return Err(fail(e)),
-        };
-        let mut text = String::new();
-        opened
-            .take(MAX_FILE)
-            .read_to_string(&mut text)
-            .map_err(fail)?;
-        Self::parse(&text, file)
+        match text_file(file, MAX_FILE) {
+            Ok(text) => Self::parse(&text, file),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(e) => Err(Error::io("read", file, e)),
+        }
     }
 }
 

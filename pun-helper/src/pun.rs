@@ -7,8 +7,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use crate::read::text_file;
+
 /// What Open OnDemand calls the file with a PUN's process id.
 const PID_FILE: &str = "passenger.pid";
+/// What is read of it, in bytes.
+const LONGEST_PID: u64 = 32;
 
 /// A PUN that its directory tells of, running or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +44,8 @@ pub fn list(run_dir: &Path) -> io::Result<Vec<Pun>> {
 /// The PUN of a user, if there is a file with its process id.
 #[must_use]
 pub fn find(run_dir: &Path, user: &str) -> Option<Pun> {
-    let text = fs::read_to_string(run_dir.join(user).join(PID_FILE)).ok()?;
+    // The directory is Apache's: it may hold anything by that name.
+    let text = text_file(&run_dir.join(user).join(PID_FILE), LONGEST_PID).ok()?;
     let pid = text.trim().parse::<u32>().ok().filter(|pid| *pid > 1);
     Some(Pun {
         user: user.to_owned(),

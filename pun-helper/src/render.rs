@@ -13,18 +13,19 @@ use crate::portal::PortalFacts;
 use crate::resolver::ResolverPlan;
 use crate::template::{HeaderValue, Insert, Pattern, Scope, Template};
 
-const PAGES: &[(&str, &str)] = &[("pages", include_str!("../../nginx/pages.conf"))];
+const PAGES: (&str, &str) = ("pages", include_str!("../../nginx/pages.conf"));
+const UPSTREAM: (&str, &str) = ("upstream", include_str!("../../nginx/upstream.conf"));
 
 const LOCATIONS: Template = Template {
     name: "locations.conf",
     text: include_str!("../../nginx/locations.conf"),
-    parts: PAGES,
+    parts: &[UPSTREAM, PAGES],
 };
 
 const UNAVAILABLE: Template = Template {
     name: "unavailable.conf",
     text: include_str!("../../nginx/unavailable.conf"),
-    parts: PAGES,
+    parts: &[PAGES],
 };
 
 /// The SHA-256 of the script in `nginx/errors/starting.html`, the only one that
@@ -270,15 +271,9 @@ fn cookie_scope(scope: Scope, site: &SiteConfig) -> Scope {
         };
         (cookie.name(), behind)
     });
-    let steps = if site.strip_cookies.is_empty() {
-        0
-    } else {
-        COOKIE_STEPS
-    };
     scope
         .with("portal_cookies", &Pattern::any_of(names))
-        .flag("strips_cookies", steps > 0)
-        .list("cookie_steps", vec![Scope::new(); steps])
+        .list("cookie_steps", vec![Scope::new(); COOKIE_STEPS])
 }
 
 fn page_scope(scope: Scope) -> Scope {
@@ -362,9 +357,12 @@ mod tests {
             .collect()
     }
 
+    /// Each argument that a directive has somewhere, once.
     fn args(text: &str, name: &str) -> Vec<String> {
         let all = check_snippet(text).unwrap();
-        every(&all, name).iter().map(|d| d.args.join(" ")).collect()
+        let mut args: Vec<_> = every(&all, name).iter().map(|d| d.args.join(" ")).collect();
+        args.dedup();
+        args
     }
 
     const PLAIN: &str = "host_regex: '[a-z0-9.-]+'";

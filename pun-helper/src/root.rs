@@ -288,13 +288,12 @@ pub(crate) fn run_previous_hook(
     limit: Duration,
 ) -> Option<String> {
     let path = Path::new(path.as_str());
-    let what = match fs::metadata(path) {
-        Err(error) => error.to_string(),
-        Ok(m) if !m.is_file() || m.uid() != 0 || m.mode() & 0o022 != 0 => {
-            "is not run: it must be a file of root's that nobody else may write".into()
-        }
-        Ok(_) => {
-            let mut command = Command::new(path);
+    let what = match roots_program(path) {
+        Err(why) => why,
+        Ok(real) => {
+            let mut command = Command::new(real);
+            // Some programs go by their name.
+            command.arg0(path);
             command.args(["--user", user.as_str()]);
             match Ran::bounded(&mut command, limit) {
                 Err(error) => error.to_string(),
@@ -307,6 +306,20 @@ pub(crate) fn run_previous_hook(
         }
     };
     Some(format!("also_run: {}: {what}", path.display()))
+}
+
+/// A program that root may run: a file of root's that nobody else may change, in
+/// a directory that leads to it through nobody's hands but root's. Returns where
+/// it is without links.
+fn roots_program(path: &Path) -> Result<PathBuf, String> {
+    let real = fs::canonicalize(path).map_err(|e| e.to_string())?;
+    let dir = real.parent().unwrap_or(Path::new("/"));
+    Dir::open_guarded(dir).map_err(|e| format!("is not run: {e}"))?;
+    let meta = fs::metadata(&real).map_err(|e| e.to_string())?;
+    if !meta.is_file() || meta.uid() != 0 || meta.mode() & 0o022 != 0 {
+        return Err("is not run: it must be a file of root's that nobody else may write".into());
+    }
+    Ok(real)
 }
 
 /// The version that an nginx says it has.
@@ -368,7 +381,9 @@ pub(crate) fn run_nginx_stage(
     arguments: &[String],
     limit: Duration,
 ) -> io::Result<(String, String)> {
-    let ran = Ran::bounded(Command::new(program).args(arguments), limit)?;
+    let real = roots_program(program).map_err(io::Error::other)?;
+    let mut command = Command::new(real);
+    let ran = Ran::bounded(command.arg0(program).args(arguments), limit)?;
     match ran.status {
         Some(_) => Ok((ran.said, ran.complaint)),
         None => Err(io::ErrorKind::TimedOut.into()),

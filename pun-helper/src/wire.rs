@@ -88,7 +88,9 @@ impl From<&ca_core::Error> for Failure {
 /// 300 characters.
 pub(crate) fn one_line(text: &str) -> String {
     let safe = |c: char| {
-        let hidden = c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
+        // Marks that turn the direction of writing, and line ends beyond ASCII.
+        let hidden = c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if hidden { ' ' } else { c }
     };
     let mut line: String = text.chars().map(safe).take(MAX_LINE).collect();

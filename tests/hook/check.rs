@@ -1,6 +1,7 @@
 //! `pun-helper check`, before and after the hook has run.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use ood_ca_tests::{Run, pun_helper};
 use serde_json::Value;
@@ -53,13 +54,28 @@ fn it_names_what_is_missing_and_is_content_when_it_is_there() {
     let mut unfixed = unfixed.filter(|c| c["verdict"] != "ok" && c["fix"].is_null());
     assert_eq!(unfixed.next(), None);
 
+    // Pages of the site's own, with a script that the locations do not let run.
+    host.install_pages();
+    let page = host.join("errors/starting.html");
+    let changed = fs::read_to_string(&page).unwrap().replace("2000", "100");
+    fs::write(&page, changed).unwrap();
+    assert_eq!(verdict(&check(&user), "error pages"), "failed");
+    // Closed to users, whose part reads it; and open to the whole world.
+    let mode = |mode| fs::set_permissions(host.config(), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o600);
+    assert_eq!(verdict(&check(&user), "configuration"), "failed");
+    mode(0o644);
+    host.configure("host_regex: '.*'\nresolver: [127.0.0.1]\n");
+    assert_eq!(verdict(&check(&user), "hosts"), "warning");
+    host.configure("host_regex: 'n[0-9]+'\nresolver: [127.0.0.1]\n");
+
     fs::create_dir(host.join("cron.d")).unwrap();
     fs::write(
         host.join("cron.d/ood"),
         "0 */2 * * * root /usr/sbin/pun-helper clean\n",
     )
     .unwrap();
-    fs::write(host.join("errors/x.html"), "").unwrap();
+    host.install_pages();
     user.expect("ready");
     fs::write(
         host.join("ood_portal.yml"),

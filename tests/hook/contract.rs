@@ -292,3 +292,29 @@ fn a_portal_configuration_that_is_wrong_leaves_what_was_good() {
         "a web host that does not exist was recorded"
     );
 }
+
+#[test]
+fn whose_bundle_it_is_is_written_down_again_when_that_was_lost() {
+    let host = WebHost::new();
+    let user = User::new(&host);
+    user.expect("ready");
+    let memory = user.trust_path().with_file_name("state");
+    let before = fs::read_to_string(&memory).unwrap();
+    for lost in ["", "nonsense\n"] {
+        fs::write(&memory, lost).unwrap();
+        user.expect("ready");
+        assert_eq!(fs::read_to_string(&memory).unwrap(), before);
+    }
+}
+
+#[test]
+fn the_configuration_may_be_named_from_where_one_stands() {
+    let host = WebHost::new();
+    let user = User::new(&host);
+    Run::new(pun_helper())
+        .within(host.config().parent().unwrap())
+        .args(["hook", "--user", &user.name, "--config", "ood_ca.yml"])
+        .output()
+        .assert_ok();
+    assert!(user.is_served());
+}

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::time::{Duration, Instant};
 
-use ood_ca_tests::{Home, Run, Snapshot, eventually, require_tool};
+use ood_ca_tests::{Home, Run, Snapshot, eventually, pun_helper, require_tool};
 
 use crate::setup::{SOON, User, WebHost, assert_roots_own, copy_program, write_as};
 
@@ -250,4 +250,49 @@ fn the_private_command_gives_nobody_another_identity() {
             "{uid}: {ran}"
         );
     }
+}
+
+#[test]
+fn a_fifo_where_apache_keeps_process_ids_holds_nobody_up() {
+    let host = WebHost::new();
+    let user = User::new(&host);
+    let dir = host.join("run").join(&user.name);
+    fs::create_dir(&dir).unwrap();
+    let file = dir.join("passenger.pid");
+    Run::new("mkfifo").args([&file]).output().assert_ok();
+    user.expect("ready");
+    let clean = |what: &str| {
+        let run = Run::new(pun_helper()).args(["clean", "--json", "--config"]);
+        let ran = run.args([host.config()]).output();
+        assert!(ran.code().is_some(), "{what}: {ran}");
+    };
+    clean("a FIFO");
+    fs::remove_file(&file).unwrap();
+    symlink("/dev/zero", &file).unwrap();
+    user.expect("ready");
+    clean("a device without end");
+}
+
+#[test]
+fn root_runs_no_program_that_others_may_change() {
+    let host = WebHost::new();
+    let user = User::new(&host);
+    let ran = host.join("ran");
+    let nginx_stage = host.script("nginx_stage", &format!("touch {}", ran.display()));
+    host.also_configure(&format!("nginx_stage: {}\n", nginx_stage.display()));
+    let dir = host.join("run").join(&user.name);
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("passenger.pid"), "1\n").unwrap();
+    let clean = || {
+        let run = Run::new(pun_helper()).args(["clean", "--json", "--config"]);
+        run.args([host.config()]).output();
+        ran.exists()
+    };
+    fs::set_permissions(&nginx_stage, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(!clean(), "it ran though others may write it");
+    fs::set_permissions(&nginx_stage, fs::Permissions::from_mode(0o755)).unwrap();
+    chown(&nginx_stage, Some(user.home.uid()), None).unwrap();
+    assert!(!clean(), "it ran though it is the user's");
+    chown(&nginx_stage, Some(0), None).unwrap();
+    assert!(clean(), "it did not run at all");
 }

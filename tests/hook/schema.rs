@@ -164,7 +164,7 @@ fn all_set_up(host: &WebHost) {
     fs::create_dir(host.join("cron.d")).unwrap();
     let cron = "0 */2 * * * root /usr/sbin/pun-helper clean\n";
     fs::write(host.join("cron.d/ood"), cron).unwrap();
-    fs::write(host.join("errors/x.html"), "").unwrap();
+    host.install_pages();
 }
 
 fn failures(bench: &mut Bench) {

@@ -78,6 +78,15 @@ impl WebHost {
         self.join("config")
     }
 
+    /// The error pages as we ship them.
+    pub(crate) fn install_pages(&self) {
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx/errors");
+        for page in fs::read_dir(ours).unwrap() {
+            let page = page.unwrap();
+            fs::copy(page.path(), self.join("errors").join(page.file_name())).unwrap();
+        }
+    }
+
     /// A script, root's.
     pub(crate) fn script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.join(name);

@@ -239,9 +239,7 @@ fn whatever_is_written_the_result_has_exactly_our_directives() {
         .collect();
     let known: std::collections::BTreeSet<Vec<String>> = ["", "domain: a.b\n"]
         .into_iter()
-        .flat_map(|domain| ["", "strip_cookies: []\n"].map(|c| format!("{domain}{c}")))
-        .flat_map(|keys| ["", "10.0.0.1 n1\n"].map(|hosts| (keys.clone(), hosts)))
-        .map(|(keys, hosts)| harmless(&keys, hosts))
+        .flat_map(|keys| ["", "10.0.0.1 n1\n"].map(|hosts| harmless(keys, hosts)))
         .collect();
     for skeleton in &skeletons {
         assert!(
@@ -312,7 +310,7 @@ fn our_parser_and_crossplane_read_every_kind_of_site_alike() {
     };
     let text = attempt(&values).unwrap();
     for part in [
-        "X-Site \"a (b), c=alice\"", "(?:sso", "n3.cluster.test", "[fd00::1]", "portal.example",
+        "X-Site \"a (b), c=alice\"", "|sso", "n3.cluster.test", "[fd00::1]", "portal.example",
     ] {
         assert!(text.contains(part), "{part}");
     }

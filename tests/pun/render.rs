@@ -188,7 +188,7 @@ fn nginx_starts_with_every_kind_of_site() {
     for (keys, hosts) in [
         ("", ""),
         ("verify_host: user\ntls_min: 1.2\nhost_header: upstream", ""),
-        ("strip_cookies: []\nstrip_headers: []", ""),
+        ("strip_cookies: [a]\nstrip_headers: [X-A]", ""),
         (
             "strip_cookies: [a, b*, c.d]\ntrusted_headers: {X-A: 'b %{user} c'}",
             "",

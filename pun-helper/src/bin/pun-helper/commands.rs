@@ -1,6 +1,6 @@
 //! One function for each command: call the library, print the outcome.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ca_core::SiteConfig;
 use ca_core::doctor::Verdict;
@@ -140,7 +140,7 @@ fn resolver(args: &Args, options: &args::Resolver) -> Result<u8> {
 fn hook(args: &Args, options: &args::Hook) -> u8 {
     let report = hook::hook(&HookRequest {
         user: options.user.clone(),
-        config: args.config.clone(),
+        config: absolute(args),
     });
     let _ = log::send(Path::new(log::SOCKET), report.severity(), &report.line());
     for problem in &report.problems {
@@ -165,9 +165,15 @@ fn hook(args: &Args, options: &args::Hook) -> u8 {
     u8::from(!report.is_good())
 }
 
+/// The configuration's path from `/` on: the user's part starts there.
+fn absolute(args: &Args) -> Option<PathBuf> {
+    let path = args.config.as_ref()?;
+    Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+}
+
 fn check(args: &Args, options: &args::Check) -> u8 {
     let checks = check::examine(&check::CheckRequest {
-        config: args.config.clone(),
+        config: absolute(args),
         user: options.user.clone(),
         nginx_stage_config: options.nginx_stage_config.clone(),
         cron_dir: options.cron_dir.clone(),
