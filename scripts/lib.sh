@@ -144,8 +144,52 @@ require_rust() {
     if [ -x "$home/.cargo/bin/cargo" ]; then
         PATH=$home/.cargo/bin:$PATH
     fi
-    as_builder sh -c 'command -v cargo' >/dev/null ||
-        die "there is no Rust toolchain" "install one with rustup, as the user who runs this, then run it again"
+    rust_is_new_enough || install_rust
+}
+
+oldest_rust() {
+    sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml"
+}
+
+rust_is_new_enough() {
+    local version
+    version=$(as_builder sh -c 'cargo --version' 2>/dev/null | cut -d' ' -f2)
+    [ -n "$version" ] && is_at_least "$version"
+}
+
+# is_at_least VERSION: of Rust.
+is_at_least() {
+    [ "$(printf '%s\n' "$(oldest_rust)" "$1" | sort -V | head -n 1)" = "$(oldest_rust)" ]
+}
+
+# candidate_of PACKAGE: the version that apt would install.
+candidate_of() {
+    local version
+    version=$(apt-cache policy "$1" | sed -n 's/^ *Candidate: *//p')
+    printf '%s' "${version:-(none)}"
+}
+
+# From the system's packages: rustup, or a cargo that is new enough. What brings
+# neither is left to whoever runs this.
+install_rust() {
+    local candidate
+    say "Installing Rust"
+    if has_command apt-get; then
+        as_root apt-get update -qq
+        candidate=$(candidate_of cargo)
+        if [ "$(candidate_of rustup)" != '(none)' ]; then
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq rustup
+            as_builder rustup toolchain install --profile minimal stable
+            as_builder rustup default stable
+        elif [ "$candidate" != '(none)' ] && is_at_least "$candidate"; then
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq cargo
+        fi
+    elif has_command dnf; then
+        as_root dnf install -y -q cargo
+    fi
+    rust_is_new_enough ||
+        die "there is no Rust $(oldest_rust) or later, and this system's packages bring none" \
+            "install it with rustup (https://rustup.rs), as the user who runs this, then run it again"
 }
 
 has_cargo_tool() {
