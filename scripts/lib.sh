@@ -5,6 +5,7 @@
 
 # Pinned, so that a check means the same on every machine.
 declare -A CARGO_TOOL_VERSION=(
+    [cbindgen]=0.29.4
     [cargo-deny]=0.20.2
     [cargo-fuzz]=0.13.2
 )
@@ -145,7 +146,12 @@ require_rust() {
 }
 
 has_cargo_tool() {
-    [ "$(cargo "${1#cargo-}" --version 2>/dev/null)" = "$1 ${CARGO_TOOL_VERSION[$1]}" ]
+    local says
+    case $1 in
+        cargo-*) says=$(cargo "${1#cargo-}" --version 2>/dev/null) ;;
+        *) says=$("$1" --version 2>/dev/null) ;;
+    esac
+    [ "$says" = "$1 ${CARGO_TOOL_VERSION[$1]}" ]
 }
 
 # install_cargo_tool NAME: installs the pinned version, unless it is there.
