@@ -451,9 +451,12 @@ start_mtls_caddy() (
         if ! kill -0 "$space" 2>/dev/null; then
             break
         fi
-        if ! read -r -t 0.1 -u "$status" word value; then
+        # `read` with a time limit would lose what it has read when the time is up.
+        if ! read -t 0 -u "$status"; then
+            mtls_pause 0.02 "$never"
             continue
         fi
+        read -r -u "$status" word value
         case $word in
             pid)
                 init=$value
@@ -462,13 +465,14 @@ start_mtls_caddy() (
                         slirp4netns --configure --mtu=65520 --disable-host-loopback --ready-fd="$up" \
                         "$init" tap0 </dev/null >"$dir/slirp4netns.log" 2>&1 {never}>&- {go}>&- {status}>&- &
                     network=$!
-                    until read -r -t 0.05 -n 1 -u "$up" _; do
+                    until read -t 0 -u "$up"; do
                         if ! kill -0 "$network" 2>/dev/null; then
                             cat "$dir/slirp4netns.log" >&2
                             mtls_error "slirp4netns has ended" \
                                 "set MTLS_OUTBOUND=none for an app that connects to nothing"
                             exit 1
                         fi
+                        mtls_pause 0.02 "$never"
                     done
                 fi
                 printf 'go\n' >&"$go"
