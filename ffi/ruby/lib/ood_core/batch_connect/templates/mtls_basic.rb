@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
-require "ood_core/batch_connect/factory"
-require "ood_core/batch_connect/template"
+require "ood_core"
 require "ood_core/batch_connect/templates/basic"
 require "ood_ca/batch_connect"
 
@@ -47,7 +46,7 @@ module OodCore
             if [ -z "${port}" ]; then
               port=$(mtls_free_port #{min_port} #{max_port}) || clean_up 1
             fi
-            MTLS_PORT=${port}
+            export MTLS_PORT=${port}
             # What is published is what the certificate is for.
             export MTLS_HOSTS="${host} ${MTLS_HOSTS}"
           SHELL

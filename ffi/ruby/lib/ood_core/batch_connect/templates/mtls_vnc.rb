@@ -1,7 +1,6 @@
 # frozen_string_literal: true
 
-require "ood_core/batch_connect/factory"
-require "ood_core/batch_connect/template"
+require "ood_core"
 require "ood_core/batch_connect/templates/vnc"
 require "ood_ca/batch_connect"
 
