@@ -21,9 +21,15 @@ declare -A DEBIAN_PACKAGE=(
     [c++]=g++
     [cc]=gcc
     [certtool]=gnutls-bin
+    [clang++]=clang
+    [clang-sanitizers]=libclang-rt-dev
     [ensurepip]=python3-venv
     [fusermount3]=fuse3
+    [gcc-asan]=gcc
+    [gcc-ubsan]=gcc
     [nginx]=nginx-light
+    [nm]=binutils
+    [readelf]=binutils
     [setfacl]=acl
     [stunnel]=stunnel4
     [setpriv]=util-linux
@@ -36,9 +42,17 @@ declare -A FEDORA_PACKAGE=(
     [c++]=gcc-c++
     [cc]=gcc
     [certtool]=gnutls-utils
+    [clang++]=clang
+    [clang-sanitizers]=compiler-rt
     [ensurepip]=python3
     [fusermount3]=fuse3
+    [g++]=gcc-c++
+    [gcc-asan]=libasan
+    [gcc-ubsan]=libubsan
     [mount]=util-linux
+    [nm]=binutils
+    [pkg-config]=pkgconf-pkg-config
+    [readelf]=binutils
     [setfacl]=acl
     [shellcheck]=ShellCheck
     [setpriv]=util-linux
@@ -71,10 +85,18 @@ has_command() {
     PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null
 }
 
-# has WHAT: whether a command, or Python's ensurepip, is there.
+# links COMPILER FLAG…: whether a program can be built that way.
+links() {
+    printf 'int main(void) { return 0; }\n' | "$@" -x c -o /dev/null - 2>/dev/null
+}
+
+# has WHAT: whether a command, or a library that is needed, is there.
 has() {
     case $1 in
         ensurepip) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+        gcc-asan) links gcc -fsanitize=address ;;
+        gcc-ubsan) links gcc -fsanitize=undefined ;;
+        clang-sanitizers) links clang -fsanitize=address,undefined ;;
         *) has_command "$1" ;;
     esac
 }

@@ -125,6 +125,9 @@ impl Asked<'_> {
     /// The texts in `options` can be read for as long as this lives.
     unsafe fn new(options: &VerifyOptions) -> Result<Self> {
         let unreadable = |error| Failure::unreadable(&error);
+        if options.reserved != 0 {
+            return Err(Failure::bad_value("reserved is not 0"));
+        }
         // SAFETY: the caller's promise.
         let certificate = unsafe { input::text(options.certificate, "certificate", MAX_PEM) }?;
         // SAFETY: the caller's promise.

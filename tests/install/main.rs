@@ -34,6 +34,7 @@ fn everything_is_in_place_and_root_only_writes_it() {
         ("usr/bin/ood-ca", 0o755),
         ("usr/sbin/pun-helper", 0o755),
         ("usr/sbin/ood-ca-hook", 0o755),
+        ("usr/include/ood_ca.h", 0o644),
         ("usr/share/ood-ca/errors/starting.html", 0o644),
         ("usr/share/ood-ca/examples/nginx_stage.yml", 0o644),
         ("etc/ood/config/ood_ca.yml", 0o644),

@@ -7,14 +7,19 @@ use std::sync::OnceLock;
 /// Programs and the Debian packages that have them.
 const PACKAGES: &[(&str, &str)] = &[
     ("certtool", "gnutls-bin"),
+    ("clang++", "clang"),
     ("gnutls-cli", "gnutls-bin"),
     ("gnutls-serv", "gnutls-bin"),
+    ("ip", "iproute2"),
     ("mount", "mount"),
+    ("nm", "binutils"),
     ("openssl", "openssl"),
+    ("readelf", "binutils"),
     ("setfacl", "acl"),
     ("setpriv", "util-linux"),
     ("strace", "strace"),
     ("stunnel", "stunnel4"),
+    ("unshare", "util-linux"),
 ];
 
 /// Where a program is.
@@ -66,6 +71,15 @@ pub fn ood_ca() -> &'static Path {
 pub fn pun_helper() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| built("pun-helper", "pun-helper"))
+}
+
+/// A file of the C library that was built beside this test: `libood_ca.so`.
+///
+/// # Panics
+/// If it was not built.
+#[must_use]
+pub fn library(name: &str) -> PathBuf {
+    built(name, "ood-ca-ffi")
 }
 
 fn built(program: &str, package: &str) -> PathBuf {
