@@ -195,3 +195,63 @@ pub unsafe extern "C" fn ood_ca_authority_free(authority: *mut Authority) {
     // SAFETY: the caller's promise.
     unsafe { crate::handle::free(authority) }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use ca_core::Rotation;
+
+    fn held(dir: &Path) -> Held {
+        let site = SiteConfig::default();
+        let location = PkiLocation::at(dir.join("pki")).unwrap();
+        let authority = CoreAuthority::ensure(&location, &site, now()).unwrap();
+        Held::new(Where { location, site }, authority)
+    }
+
+    #[test]
+    fn the_cache_serves_until_the_files_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = held(dir.path());
+        let first = held.current().unwrap();
+        assert!(Arc::ptr_eq(&first, &held.current().unwrap()));
+        Rotation::new(&held.location, &held.site)
+            .prepare(now())
+            .unwrap();
+        let second = held.current().unwrap();
+        assert_eq!(second.authority.trust().authorities().len(), 2);
+        assert!(Arc::ptr_eq(&second, &held.current().unwrap()));
+    }
+
+    #[test]
+    fn a_lock_that_nobody_will_release_is_not_waited_for() {
+        // As in a forked process, where the thread that held it is missing.
+        let dir = tempfile::tempdir().unwrap();
+        let held = held(dir.path());
+        let cached = held.current().unwrap();
+        std::mem::forget(held.current.write());
+        let fresh = held.current().unwrap();
+        assert!(!Arc::ptr_eq(&cached, &fresh));
+        assert_eq!(
+            fresh.authority.certificate(),
+            cached.authority.certificate()
+        );
+    }
+
+    #[test]
+    fn a_panic_while_the_cache_was_locked_leaves_it_usable() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = held(dir.path());
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _lock = held.current.write().unwrap();
+            panic!("in the middle");
+        }));
+        assert!(held.current.is_poisoned());
+        let cached = held.current().unwrap();
+        assert!(Arc::ptr_eq(&cached, &held.current().unwrap()));
+        Rotation::new(&held.location, &held.site)
+            .prepare(now())
+            .unwrap();
+        assert!(!Arc::ptr_eq(&cached, &held.current().unwrap()));
+    }
+}

@@ -156,3 +156,74 @@ impl<O: Opaque> Place<O> {
         unsafe { self.0.write(give::<O>(body)) };
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::buffer::{Buffer, BufferBody};
+    use crate::error::{ood_ca_error_free, ood_ca_error_status, ood_ca_error_word};
+    use crate::list::List;
+    use crate::text::Texts;
+
+    fn buffer() -> *mut Buffer {
+        give::<Buffer>(BufferBody::new("text", Texts::new(["notice"])))
+    }
+
+    #[test]
+    fn a_panic_stops_at_the_boundary_and_becomes_an_error() {
+        let mut error = ptr::null_mut();
+        // SAFETY: `error` can be written.
+        let status = unsafe { boundary(&raw mut error, || panic!("secret")) };
+        assert_eq!(status, Status::Internal);
+        // SAFETY: it is an error that was just given.
+        unsafe {
+            assert_eq!(ood_ca_error_status(error), Status::Internal);
+            let word = std::ffi::CStr::from_ptr(ood_ca_error_word(error, ptr::null_mut()));
+            assert_eq!(word.to_str().unwrap(), "internal");
+            ood_ca_error_free(error);
+        }
+    }
+
+    #[test]
+    fn a_panic_whose_payload_panics_when_dropped_stops_too() {
+        struct Grenade;
+        impl Drop for Grenade {
+            fn drop(&mut self) {
+                panic!("again");
+            }
+        }
+        // SAFETY: no place for an error is given.
+        let status = unsafe { boundary(ptr::null_mut(), || std::panic::panic_any(Grenade)) };
+        assert_eq!(status, Status::Internal);
+    }
+
+    #[test]
+    fn a_handle_of_another_type_is_refused_and_not_freed() {
+        let buffer = buffer();
+        // SAFETY: it leads to a handle of ours, if of another type than it says.
+        unsafe {
+            assert!(borrow(buffer.cast::<List>().cast_const(), "list").is_err());
+            free(buffer.cast::<List>());
+            assert!(borrow(buffer.cast_const(), "buffer").is_ok());
+            free(buffer);
+        }
+    }
+
+    #[test]
+    fn every_type_has_a_word_of_its_own() {
+        use crate::{authority, error, info, issue, list, verify};
+        let tags = [
+            <authority::Authority as Opaque>::TAG,
+            <Buffer as Opaque>::TAG,
+            <error::Error as Opaque>::TAG,
+            <info::Info as Opaque>::TAG,
+            <issue::Issued as Opaque>::TAG,
+            <list::List as Opaque>::TAG,
+            <verify::Report as Opaque>::TAG,
+            FREED,
+        ];
+        let unique: std::collections::BTreeSet<_> = tags.iter().collect();
+        assert_eq!(unique.len(), tags.len());
+    }
+}

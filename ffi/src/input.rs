@@ -215,3 +215,80 @@ pub(crate) fn check_flags(flags: u32, known: u32) -> Result<()> {
         ))),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{
+        BufferView, CertificateView, InfoView, IssueOptions, IssuedView, ListView, OpenOptions,
+        RenderOptions, ReportView, VerifyOptions,
+    };
+
+    fn first_is_size<T: Versioned>() -> (usize, usize) {
+        (T::FIRST, size_of::<T>())
+    }
+
+    /// `FIRST` is what version 0.1 had. It never changes; the struct may outgrow it.
+    #[test]
+    fn structs_are_as_long_as_they_were_or_longer() {
+        for (first, size) in [
+            first_is_size::<BufferView>(),
+            first_is_size::<CertificateView>(),
+            first_is_size::<InfoView>(),
+            first_is_size::<IssueOptions>(),
+            first_is_size::<IssuedView>(),
+            first_is_size::<ListView>(),
+            first_is_size::<OpenOptions>(),
+            first_is_size::<RenderOptions>(),
+            first_is_size::<ReportView>(),
+            first_is_size::<VerifyOptions>(),
+        ] {
+            assert!(first <= size, "{first} {size}");
+            assert_eq!(first % 8, 0);
+        }
+        let now = [
+            size_of::<BufferView>(),
+            size_of::<CertificateView>(),
+            size_of::<InfoView>(),
+            size_of::<IssueOptions>(),
+            size_of::<IssuedView>(),
+            size_of::<ListView>(),
+            size_of::<OpenOptions>(),
+            size_of::<RenderOptions>(),
+            size_of::<ReportView>(),
+            size_of::<VerifyOptions>(),
+        ];
+        // Nothing has been added yet. Add to a struct only at its end, then here.
+        assert_eq!(now, [40, 160, 88, 56, 80, 32, 40, 88, 32, 88]);
+    }
+
+    #[test]
+    fn a_text_is_looked_at_before_it_is_believed() {
+        let view = |bytes: &'static [u8]| Str {
+            data: bytes.as_ptr().cast(),
+            len: bytes.len(),
+        };
+        let read = |given| {
+            // SAFETY: every text below is what it says, or is refused unread.
+            unsafe { text(given, "text", 8) }.map_err(|failure| failure.status)
+        };
+        assert_eq!(read(view(b"plain")), Ok("plain"));
+        assert_eq!(read(view(b"")), Ok(""));
+        assert_eq!(read(view("é".as_bytes())), Ok("é"));
+        assert_eq!(read(view(b"\xc3")), Err(Status::NotUtf8));
+        assert_eq!(read(view(b"a\0b")), Err(Status::BadValue));
+        assert_eq!(read(view(b"123456789")), Err(Status::TooLong));
+        let nowhere = |len| Str {
+            data: ptr::null(),
+            len,
+        };
+        assert_eq!(read(nowhere(0)), Ok(""));
+        assert_eq!(read(nowhere(1)), Err(Status::NullArgument));
+        let endless = Str {
+            len: usize::MAX,
+            ..view(b"x")
+        };
+        assert_eq!(read(endless), Err(Status::TooLong));
+    }
+}

@@ -125,3 +125,64 @@ impl Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs are compiled with these numbers. To retire one, leave its line.
+    #[test]
+    fn numbers_never_change() {
+        for (status, number) in [
+            (Status::Ok, 0),
+            (Status::NullArgument, 100),
+            (Status::BadHandle, 101),
+            (Status::TooLong, 102),
+            (Status::NotUtf8, 103),
+            (Status::BadSize, 104),
+            (Status::BadValue, 105),
+            (Status::OutOfRange, 106),
+            (Status::BadName, 110),
+            (Status::BadTtl, 111),
+            (Status::NoAuthority, 200),
+            (Status::UnsafePath, 201),
+            (Status::Io, 202),
+            (Status::NoSpace, 203),
+            (Status::Config, 204),
+            (Status::NoHome, 205),
+            (Status::BadCertificate, 206),
+            (Status::BadKey, 207),
+            (Status::KeyMismatch, 208),
+            (Status::NotAnAuthority, 209),
+            (Status::AuthorityExpired, 210),
+            (Status::AuthorityNotYetValid, 211),
+            (Status::Rotation, 212),
+            (Status::BadRequest, 300),
+            (Status::BadCsr, 301),
+            (Status::NotTrusted, 400),
+            (Status::Unreadable, 401),
+            (Status::UnsafeValue, 500),
+            (Status::Snippet, 501),
+            (Status::Template, 502),
+            (Status::Resolver, 503),
+            (Status::Internal, 900),
+            (Status::Crypto, 901),
+            (Status::Other, 902),
+        ] {
+            assert_eq!(status as u32, number, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_refusals() {
+        let io = |kind: std::io::ErrorKind| ca_core::Error::Io {
+            action: "write",
+            path: "x".into(),
+            source: kind.into(),
+        };
+        use std::io::ErrorKind as K;
+        assert_eq!(Status::of_core(&io(K::StorageFull)), Status::NoSpace);
+        assert_eq!(Status::of_core(&io(K::QuotaExceeded)), Status::NoSpace);
+        assert_eq!(Status::of_core(&io(K::PermissionDenied)), Status::Io);
+    }
+}
