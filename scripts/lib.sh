@@ -26,6 +26,7 @@ declare -A DEBIAN_PACKAGE=(
     [ensurepip]=python3-venv
     [fusermount3]=fuse3
     [gcc-asan]=gcc
+    [ip]=iproute2
     [gcc-ubsan]=gcc
     [nginx]=nginx-light
     [nm]=binutils
@@ -33,6 +34,7 @@ declare -A DEBIAN_PACKAGE=(
     [setfacl]=acl
     [stunnel]=stunnel4
     [setpriv]=util-linux
+    [unshare]=util-linux
     [useradd]=passwd
 )
 # Never run by us: there is no RHEL among our machines. ShellCheck and hyperfine
@@ -49,13 +51,17 @@ declare -A FEDORA_PACKAGE=(
     [g++]=gcc-c++
     [gcc-asan]=libasan
     [gcc-ubsan]=libubsan
+    [ip]=iproute
     [mount]=util-linux
     [nm]=binutils
     [pkg-config]=pkgconf-pkg-config
     [readelf]=binutils
     [setfacl]=acl
     [shellcheck]=ShellCheck
+    [ruby-ffi]=rubygem-ffi
+    [ruby-minitest]=rubygem-minitest
     [setpriv]=util-linux
+    [unshare]=util-linux
     [useradd]=shadow-utils
 )
 
@@ -94,6 +100,7 @@ links() {
 has() {
     case $1 in
         ensurepip) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+        ruby-ffi | ruby-minitest) ruby -r "${1#ruby-}" -e '' 2>/dev/null ;;
         gcc-asan) links gcc -fsanitize=address ;;
         gcc-ubsan) links gcc -fsanitize=undefined ;;
         clang-sanitizers) links clang -fsanitize=address,undefined ;;

@@ -400,8 +400,8 @@ start_mtls_caddy() (
         # The namespaces end with `unshare`.
         for process in $space $network $server; do
             kill -KILL "$process" 2>/dev/null
+            wait "$process" 2>/dev/null
         done
-        wait ${space:+"$space"} ${network:+"$network"} ${server:+"$server"} 2>/dev/null
         [ -z "$dir" ] || rm -rf -- "$dir"
         [ -z "$watch" ] || kill -KILL "$watch" 2>/dev/null
         exit "$code"
