@@ -26,8 +26,8 @@ declare -A DEBIAN_PACKAGE=(
     [ensurepip]=python3-venv
     [fusermount3]=fuse3
     [gcc-asan]=gcc
-    [ip]=iproute2
     [gcc-ubsan]=gcc
+    [ip]=iproute2
     [nginx]=nginx-light
     [nm]=binutils
     [readelf]=binutils
@@ -56,10 +56,10 @@ declare -A FEDORA_PACKAGE=(
     [nm]=binutils
     [pkg-config]=pkgconf-pkg-config
     [readelf]=binutils
-    [setfacl]=acl
-    [shellcheck]=ShellCheck
     [ruby-ffi]=rubygem-ffi
     [ruby-minitest]=rubygem-minitest
+    [setfacl]=acl
+    [shellcheck]=ShellCheck
     [setpriv]=util-linux
     [unshare]=util-linux
     [useradd]=shadow-utils
@@ -100,10 +100,11 @@ links() {
 has() {
     case $1 in
         ensurepip) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
-        ruby-ffi | ruby-minitest) ruby -r "${1#ruby-}" -e '' 2>/dev/null ;;
         gcc-asan) links gcc -fsanitize=address ;;
         gcc-ubsan) links gcc -fsanitize=undefined ;;
         clang-sanitizers) links clang -fsanitize=address,undefined ;;
+        ruby-ffi) ruby -e 'require "ffi"' 2>/dev/null ;;
+        ruby-minitest) ruby -e 'require "minitest"' 2>/dev/null ;;
         *) has_command "$1" ;;
     esac
 }
