@@ -43,7 +43,7 @@ class ExamplesTest < Minitest::Test
   def test_the_scripts_pass_shellcheck
     context = OpenStruct.new(modules: "python/3.11 jupyter")
     APPS.each do |app|
-      assert_clean render("#{app}/template/script.sh.erb", context: context), "--exclude=SC2154"
+      assert_clean render("#{app}/template/script.sh.erb", context: context)
       assert_clean render("#{app}/template/before.sh.erb", context: context), "--exclude=SC2034,SC2154"
     end
   end
