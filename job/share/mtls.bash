@@ -16,7 +16,7 @@
 # itself connects to. The node's loopback is out of its reach, and its own is out
 # of everybody else's. What CMD starts ends with it.
 #
-# Needs: ood-ca, caddy (2.6 or later), util-linux 2.36 or later, slirp4netns.
+# Needs: ood-ca, caddy (2.6 or later), util-linux 2.36 or later, slirp4netns, iproute2.
 #
 #   MTLS_OOD_CA, MTLS_CADDY   where these two are, if not in PATH
 #   MTLS_HOSTS                names and IPv4 addresses that the certificate is for, with
@@ -244,6 +244,7 @@ mtls_inside() {
     proxy=$!
     exec {config}<&-
     # A session of its own, whose number exists in here.
+    unset MTLS_TOP
     setsid "${plain[@]}" "$@" {go}<&- {status}>&- <&0 &
     app=$!
 
@@ -271,25 +272,32 @@ mtls_inside() {
     exit "$code"
 }
 
-# mtls_watch TOP ITS_BIRTH MAIN ITS_BIRTH DIR GRACE: when the job script TOP is gone, ends
-# MAIN; when MAIN is gone, removes what it could not remove itself.
+# mtls_alive PID BIRTH: whether it is still that process.
+mtls_alive() {
+    [ -n "$2" ] && [ "$(mtls_birth "$1")" = "$2" ]
+}
+
+# mtls_watch DIR GRACE MAIN BIRTH [PID BIRTH]…: when one of those behind MAIN is gone,
+# ends MAIN; when MAIN is gone, removes what it could not remove itself.
 mtls_watch() {
-    local top=$1 top_birth=$2 main=$3 main_birth=$4 dir=$5 grace=$6 never
+    local dir=$1 grace=$2 main=$3 birth=$4 i never over=no
+    shift 4
+    local others=("$@")
     trap '' TERM INT HUP
     set +eu
     exec {never}<> <(:)
-    while [ "$(mtls_birth "$main")" = "$main_birth" ]; do
-        if [ "$(mtls_birth "$top")" != "$top_birth" ]; then
-            kill -TERM "$main" 2>/dev/null
-            SECONDS=0
-            while [ "$(mtls_birth "$main")" = "$main_birth" ] && [ "$SECONDS" -le $((grace + 1)) ]; do
-                mtls_pause 0.05 "$never"
-            done
-            kill -KILL "$main" 2>/dev/null
-            break
-        fi
-        mtls_pause 0.3 "$never"
+    while [ "$over" = no ] && mtls_alive "$main" "$birth"; do
+        for ((i = 0; i < ${#others[@]}; i += 2)); do
+            mtls_alive "${others[i]}" "${others[i + 1]}" || over=yes
+        done
+        [ "$over" = yes ] || mtls_pause 0.3 "$never"
     done
+    ! mtls_alive "$main" "$birth" || kill -TERM "$main" 2>/dev/null
+    SECONDS=0
+    while mtls_alive "$main" "$birth" && [ "$SECONDS" -le $((grace + 1)) ]; do
+        mtls_pause 0.05 "$never"
+    done
+    ! mtls_alive "$main" "$birth" || kill -KILL "$main" 2>/dev/null
     rm -rf -- "$dir"
 }
 
@@ -320,7 +328,13 @@ mtls_requirements() {
         return 1
     fi
     case $3 in
-        none) ;;
+        none)
+            # Without it nobody raises the loopback.
+            if ! command -v ip >/dev/null; then
+                mtls_error "ip is not on this node" "install iproute2 (iproute)"
+                return 1
+            fi
+            ;;
         slirp4netns)
             if ! command -v slirp4netns >/dev/null; then
                 mtls_error "slirp4netns is not on this node" \
@@ -416,8 +430,11 @@ start_mtls_caddy() (
     exec {never}<> <(:) {go}<> <(:) {status}<> <(:) {up}<> <(:)
     dir=$(mtls_private_directory) || exit 1
     main=$BASHPID
-    setsid bash -c 'mtls_watch "$@"' mtls "$$" "$(mtls_birth $$)" "$main" "$(mtls_birth "$main")" \
-        "$dir" "$grace" </dev/null >/dev/null 2>&1 {never}>&- {go}>&- {status}>&- {up}>&- &
+    watched=("$main" "$(mtls_birth "$main")" "$$" "$(mtls_birth "$$")")
+    read -r top birth <<<"${MTLS_TOP-}"
+    ! mtls_alive "$top" "$birth" || watched+=("$top" "$birth")
+    setsid bash -c 'mtls_watch "$@"' mtls "$dir" "$grace" "${watched[@]}" \
+        </dev/null >/dev/null 2>&1 {never}>&- {go}>&- {status}>&- {up}>&- &
     watch=$!
 
     mtls_leaf "$ood_ca" "$dir" || exit 1
@@ -524,9 +541,16 @@ start_mtls() {
 
 # For scripts that the job script starts.
 mtls_functions=(
-    add_caddy_header start_mtls start_mtls_caddy mtls_birth mtls_caddy_config mtls_connects
+    add_caddy_header start_mtls start_mtls_caddy mtls_alive mtls_birth mtls_caddy_config mtls_connects
     mtls_error mtls_free_port mtls_inner_config mtls_inside mtls_is_port mtls_json mtls_leaf
     mtls_listeners mtls_nameserver mtls_outer_config mtls_pause mtls_private_directory
     mtls_requirements mtls_run_caddy mtls_trusted mtls_watch
 )
 export -f "${mtls_functions[@]}"
+
+# The job script: when it is gone, so is what its scripts have started.
+MTLS_TOP=${MTLS_TOP-}
+if ! mtls_alive "${MTLS_TOP% *}" "${MTLS_TOP#* }"; then
+    MTLS_TOP="$$ $(mtls_birth "$$")"
+fi
+export MTLS_TOP

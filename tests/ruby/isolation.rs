@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use crate::job::{Job, NODE, PORT, User, tun};
 
@@ -118,19 +119,17 @@ fn inside_and_outside_may_have_different_ports() {
     );
     let job = alice.start("mtls_wrap: false");
     alice.connection();
-    ood_ca_tests::eventually(
-        "the app answers",
-        std::time::Duration::from_secs(60),
-        || {
-            let open = std::net::TcpStream::connect(("127.0.0.1", PORT));
-            open.is_ok().then_some(())
-        },
-    );
+    ood_ca_tests::eventually("the app answers", Duration::from_secs(60), || {
+        let open = std::net::TcpStream::connect(("127.0.0.1", PORT));
+        open.is_ok().then_some(())
+    });
     let retry = [
         "--retry", "20", "--retry-delay", "1", "--retry-all-errors", "--fail",
     ];
     assert_eq!(alice.ask("/", &retry)["uid"], alice.home.uid());
     assert!(std::net::TcpStream::connect(("127.0.0.1", 5000)).is_err());
     assert!(std::net::TcpStream::connect((NODE, 5000)).is_err());
+    // Not the process that started it, but the one above.
     drop(job);
+    alice.assert_nothing_left(Duration::from_secs(3));
 }
