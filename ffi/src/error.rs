@@ -108,10 +108,12 @@ pub unsafe extern "C" fn ood_ca_error_status(error: *const Error) -> Status {
         return Status::Ok;
     }
     // SAFETY: the caller's promise (see the crate's documentation).
-    match unsafe { handle::borrow(error, "error") } {
-        Ok(body) => body.status,
-        Err(_) => Status::BadHandle,
-    }
+    handle::guard(Status::Internal, || {
+        match unsafe { handle::borrow(error, "error") } {
+            Ok(body) => body.status,
+            Err(_) => Status::BadHandle,
+        }
+    })
 }
 
 /// A word for the error, such as `no-authority`, that never changes its meaning.
@@ -153,9 +155,11 @@ unsafe fn part(
     len: *mut usize,
     pick: impl FnOnce(&ErrorBody) -> Str,
 ) -> *const c_char {
-    // SAFETY: the caller's promise.
-    let found = unsafe { handle::borrow(error, "error") };
-    let text = found.map_or(Str::EMPTY, pick);
+    let text = handle::guard(Str::EMPTY, || {
+        // SAFETY: the caller's promise.
+        let found = unsafe { handle::borrow(error, "error") };
+        found.map_or(Str::EMPTY, pick)
+    });
     if !len.is_null() && len.is_aligned() {
         // SAFETY: not NULL and aligned; that it can be written is the caller's promise.
         unsafe { len.write(text.len) };

@@ -6,15 +6,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::error::{Error, Failure, Result};
 use crate::status::Status;
 
 /// A type that C knows only pointers to.
 pub(crate) trait Opaque {
-    /// What is behind such a pointer.
-    type Body;
+    /// What is behind such a pointer. Any thread may have it.
+    type Body: Send + Sync;
     /// The word at its beginning.
     const TAG: u64;
 }
@@ -59,6 +59,20 @@ pub(crate) fn null(name: &str) -> Failure {
     )
 }
 
+/// The word at the beginning. Nothing else is touched before it is known what the
+/// rest is, and nothing is written: a stranger may lie in memory that is read only.
+///
+/// # Safety
+/// `handle` is aligned and leads to eight readable bytes.
+unsafe fn word<T>(handle: *const Handle<T>) -> u64 {
+    // SAFETY: the caller's promise.
+    let tag = unsafe { &*ptr::addr_of!((*handle).tag) };
+    // Relaxed, then a fence: the only load that may be done on read-only memory.
+    let word = tag.load(Ordering::Relaxed);
+    fence(Ordering::Acquire);
+    word
+}
+
 /// What is behind a pointer.
 ///
 /// # Safety
@@ -72,10 +86,8 @@ pub(crate) unsafe fn borrow<'a, O: Opaque>(handle: *const O, name: &str) -> Resu
     if !handle.is_aligned() {
         return Err(stranger(name));
     }
-    // SAFETY: aligned, and by the caller's promise readable. Only the word is
-    // touched before it is known what the rest is.
-    let tag = unsafe { &*ptr::addr_of!((*handle).tag) };
-    if tag.load(Ordering::Acquire) != O::TAG {
+    // SAFETY: aligned, and by the caller's promise readable.
+    if unsafe { word(handle) } != O::TAG {
         return Err(stranger(name));
     }
     // SAFETY: the word says that `give` made it and that it was not freed.
@@ -89,11 +101,13 @@ pub(crate) unsafe fn borrow<'a, O: Opaque>(handle: *const O, name: &str) -> Resu
 /// As for [`borrow`], and no other thread uses the handle.
 pub(crate) unsafe fn free<O: Opaque>(handle: *mut O) {
     let handle = handle.cast::<Handle<O::Body>>();
-    if handle.is_null() || !handle.is_aligned() {
+    // SAFETY: aligned, and by the caller's promise readable.
+    if handle.is_null() || !handle.is_aligned() || unsafe { word(handle) } != O::TAG {
         return;
     }
-    // SAFETY: as in `borrow`.
+    // SAFETY: as above, and of ours, so that it can be written.
     let tag = unsafe { &*ptr::addr_of!((*handle).tag) };
+    // Of two threads that free it, against the rules, one does.
     let ours = tag.compare_exchange(O::TAG, FREED, Ordering::AcqRel, Ordering::Relaxed);
     if ours.is_ok() {
         // A body that panics while it is dropped must not unwind into C.
@@ -102,6 +116,11 @@ pub(crate) unsafe fn free<O: Opaque>(handle: *mut O) {
         let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { drop(Box::from_raw(handle)) }));
         forget_panic(dropped);
     }
+}
+
+/// Runs `body` for its value; `otherwise` if it panics.
+pub(crate) fn guard<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
+    forget_panic(catch_unwind(AssertUnwindSafe(body))).unwrap_or(otherwise)
 }
 
 /// A panic's payload may panic again when dropped: better to lose its memory.

@@ -4,10 +4,10 @@
 //!
 //! | You want to see | Look at |
 //! |---|---|
-//! | what stops a panic, and what a handle is | [`handle`] |
-//! | how arguments are checked | [`input`], [`macros`] |
-//! | how the authority stays up to date and survives `fork` | [`authority`] |
-//! | the numbers | [`status`] |
+//! | what stops a panic, and what a handle is | `handle.rs` |
+//! | how arguments are checked | `input.rs`, `macros.rs` |
+//! | how the authority stays up to date and survives `fork` | `authority.rs` |
+//! | the numbers | `status.rs` |
 //!
 //! # The caller's promise
 //!
@@ -30,8 +30,9 @@
 //! # Rules of this crate
 //!
 //! - This is the only crate with `unsafe`, and each block has its `SAFETY:` line.
-//! - No function waits for a lock, starts a thread, or keeps state outside of its
-//!   handles: so all of them work after a `fork`.
+//! - No function waits for a lock of ours, starts a thread, or keeps state outside of
+//!   its handles: so all of them work after a `fork`. (x509-parser makes a table once,
+//!   when it first parses a certificate, and other threads wait for that.)
 #![deny(clippy::undocumented_unsafe_blocks)]
 #![deny(unsafe_op_in_unsafe_fn)]
 // The promise above is the `# Safety` section of every export; said once, it

@@ -163,6 +163,10 @@ static void handles_are_of_another_type(void)
     CHECK(ood_ca_error_status((const ood_ca_error *)authority) == OOD_CA_STATUS_BAD_HANDLE);
     CHECK(ood_ca_error_message((const ood_ca_error *)authority, &len)[0] == '\0' && len == 0);
 
+    /* Not ours, and nothing that could be written to. */
+    ood_ca_issued_free((ood_ca_issued *)stranger);
+    ood_ca_error_free((ood_ca_error *)stranger);
+
     /* Freed by the wrong function: left alone, and still good. */
     ood_ca_issued_free((ood_ca_issued *)authority);
     ood_ca_list_free((ood_ca_list *)authority);
