@@ -107,8 +107,8 @@ pub unsafe extern "C" fn ood_ca_error_status(error: *const Error) -> Status {
     if error.is_null() {
         return Status::Ok;
     }
-    // SAFETY: the caller's promise (see the crate's documentation).
     handle::guard(Status::Internal, || {
+        // SAFETY: the caller's promise (see the crate's documentation).
         match unsafe { handle::borrow(error, "error") } {
             Ok(body) => body.status,
             Err(_) => Status::BadHandle,
