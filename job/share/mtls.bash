@@ -213,6 +213,8 @@ mtls_inside() {
     local plain=(setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all --)
     shift 7
     set +eu
+    # Below, everything that there is gets a signal.
+    [ "$$" = 1 ] || exit 1
 
     mtls_stop() {
         trap '' TERM
