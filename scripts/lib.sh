@@ -5,6 +5,7 @@
 
 # Pinned, so that a check means the same on every machine.
 declare -A CARGO_TOOL_VERSION=(
+    [cbindgen]=0.29.4
     [cargo-deny]=0.20.2
     [cargo-fuzz]=0.13.2
 )
@@ -21,12 +22,20 @@ declare -A DEBIAN_PACKAGE=(
     [cc]=gcc
     [certtool]=gnutls-bin
     [chromedriver]=chromium-driver
+    [clang++]=clang
+    [clang-sanitizers]=libclang-rt-dev
     [ensurepip]=python3-venv
     [fusermount3]=fuse3
+    [gcc-asan]=gcc
+    [gcc-ubsan]=gcc
+    [ip]=iproute2
     [nginx]=nginx-light
+    [nm]=binutils
+    [readelf]=binutils
     [setfacl]=acl
     [stunnel]=stunnel4
     [setpriv]=util-linux
+    [unshare]=util-linux
     [useradd]=passwd
 )
 # Never run by us: there is no RHEL among our machines. ShellCheck, hyperfine,
@@ -36,12 +45,24 @@ declare -A FEDORA_PACKAGE=(
     [c++]=gcc-c++
     [cc]=gcc
     [certtool]=gnutls-utils
+    [clang++]=clang
+    [clang-sanitizers]=compiler-rt
     [ensurepip]=python3
     [fusermount3]=fuse3
+    [g++]=gcc-c++
+    [gcc-asan]=libasan
+    [gcc-ubsan]=libubsan
+    [ip]=iproute
     [mount]=util-linux
+    [nm]=binutils
+    [pkg-config]=pkgconf-pkg-config
+    [readelf]=binutils
+    [ruby-ffi]=rubygem-ffi
+    [ruby-minitest]=rubygem-minitest
     [setfacl]=acl
     [shellcheck]=ShellCheck
     [setpriv]=util-linux
+    [unshare]=util-linux
     [useradd]=shadow-utils
 )
 
@@ -71,13 +92,23 @@ has_command() {
     PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null
 }
 
-# has WHAT: whether a command, by one of its names, or Python's ensurepip, is
-# there.
+# links COMPILER FLAG…: whether a program can be built that way.
+links() {
+    printf 'int main(void) { return 0; }\n' | "$@" -x c -o /dev/null - 2>/dev/null
+}
+
+# has WHAT: whether a command, by one of its names, or a library that is needed,
+# is there.
 has() {
     case $1 in
         apache2) has_command apache2 || has_command httpd ;;
         chromium) has_command chromium || has_command chromium-browser ;;
         ensurepip) python3 -c 'import ensurepip, venv' 2>/dev/null ;;
+        gcc-asan) links gcc -fsanitize=address ;;
+        gcc-ubsan) links gcc -fsanitize=undefined ;;
+        clang-sanitizers) links clang -fsanitize=address,undefined ;;
+        ruby-ffi) ruby -e 'require "ffi"' 2>/dev/null ;;
+        ruby-minitest) ruby -e 'require "minitest"' 2>/dev/null ;;
         *) has_command "$1" ;;
     esac
 }
@@ -193,7 +224,12 @@ install_rust() {
 }
 
 has_cargo_tool() {
-    [ "$(cargo "${1#cargo-}" --version 2>/dev/null)" = "$1 ${CARGO_TOOL_VERSION[$1]}" ]
+    local says
+    case $1 in
+        cargo-*) says=$(cargo "${1#cargo-}" --version 2>/dev/null) ;;
+        *) says=$("$1" --version 2>/dev/null) ;;
+    esac
+    [ "$says" = "$1 ${CARGO_TOOL_VERSION[$1]}" ]
 }
 
 # install_cargo_tool NAME: installs the pinned version, unless it is there.

@@ -71,6 +71,20 @@ struct FileMark {
     inode: u64,
     size: i64,
     modified: (i64, u64),
+    /// Nobody can set this one back, as `cp -p` and `touch -r` do with the other.
+    changed: (i64, u64),
+}
+
+impl FileMark {
+    fn of(stat: &rustix::fs::Stat) -> Self {
+        FileMark {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: stat.st_size,
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
 }
 
 /// A leaf just issued.
@@ -313,7 +327,8 @@ impl Authority {
     }
 
     /// Whether the files still say what they said when this was opened. Looks
-    /// at them with three `stat` calls and reads none.
+    /// at them and their directory with four `stat` calls and reads none. May
+    /// say no without need, when another file of the directory was replaced.
     ///
     /// # Errors
     /// [`Error::NoAuthority`], [`Error::UnsafePath`], [`Error::Io`].
@@ -392,20 +407,14 @@ pub(crate) fn check_time(authority: &Certificate, now: OffsetDateTime) -> Result
 }
 
 fn marks(dir: &Dir) -> Result<Vec<FileMark>> {
-    let mark = |name: &&str| -> Result<Option<FileMark>> {
+    // The directory's own tells of an authority's end mark, which appears a
+    // moment before the trust bundle changes.
+    let mut marks = vec![FileMark::of(&dir.stat()?)];
+    for name in [CA_KEY, CA_CERT, TRUST] {
         let stat = dir.stat_entry(name.as_ref())?;
-        Ok(stat.map(|s| FileMark {
-            device: s.st_dev,
-            inode: s.st_ino,
-            size: s.st_size,
-            modified: (s.st_mtime, s.st_mtime_nsec),
-        }))
-    };
-    [CA_KEY, CA_CERT, TRUST]
-        .iter()
-        .map(mark)
-        .map(|m| m.map(Option::unwrap_or_default))
-        .collect()
+        marks.push(stat.as_ref().map(FileMark::of).unwrap_or_default());
+    }
+    Ok(marks)
 }
 
 pub(crate) fn read_key(dir: &Dir, name: &str) -> Result<Option<PrivateKey>> {

@@ -383,6 +383,28 @@ fn an_open_authority_notices_that_it_was_replaced() {
 }
 
 #[test]
+fn an_open_authority_notices_a_change_in_place_under_old_times() {
+    let home = Home::new();
+    let authority = home.authority();
+    let path = home.file("trust.crt");
+    let content = std::fs::read(&path).unwrap();
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    std::fs::write(&path, content).unwrap();
+    let file = std::fs::File::options().append(true).open(&path).unwrap();
+    file.set_modified(modified).unwrap();
+    assert!(!authority.is_current().unwrap());
+}
+
+#[test]
+fn an_open_authority_notices_that_it_is_being_ended() {
+    let home = Home::new();
+    let authority = home.authority();
+    let mark = format!("ca.{}.ended", authority.certificate().serial());
+    std::fs::write(home.file(&mark), "emergency x\n").unwrap();
+    assert!(!authority.is_current().unwrap());
+}
+
+#[test]
 fn both_kinds_of_key_sign_and_are_signed() {
     for (text, expected) in [
         ("key_type: ed25519", KeyType::Ed25519),

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use ood_ca_tests::{Outcome, Run, Snapshot, ood_ca, pun_helper};
+use ood_ca_tests::{Outcome, Run, Snapshot, ood_ca, pun_helper, require_tool};
 
 fn install(arguments: &[&str]) -> Outcome {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install");
@@ -34,8 +34,15 @@ fn everything_is_in_place_and_root_only_writes_it() {
         ("usr/bin/ood-ca", 0o755),
         ("usr/sbin/pun-helper", 0o755),
         ("usr/sbin/ood-ca-hook", 0o755),
+        ("usr/include/ood_ca.h", 0o644),
         ("usr/share/ood-ca/errors/starting.html", 0o644),
         ("usr/share/ood-ca/examples/nginx_stage.yml", 0o644),
+        ("usr/share/ood-ca/mtls.bash", 0o644),
+        ("usr/share/ood-ca/ruby/lib/ood_ca.rb", 0o644),
+        (
+            "usr/share/ood-ca/ruby/examples/jupyter_mtls/template/script.sh.erb",
+            0o755,
+        ),
         ("etc/ood/config/ood_ca.yml", 0o644),
     ] {
         let found = fs::metadata(root.path().join(path)).unwrap();
@@ -57,6 +64,31 @@ fn everything_is_in_place_and_root_only_writes_it() {
         .args(["resolver", "--config"])
         .args([config]);
     run.output().assert_ok();
+}
+
+#[test]
+fn the_gem_finds_what_was_installed_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    install_into(root.path()).assert_ok();
+    let ruby = Run::new(require_tool("ruby"))
+        .args(["-I"])
+        .args([root.path().join("usr/share/ood-ca/ruby/lib")])
+        .args(["-rood_ca", "-rood_ca/batch_connect", "-e"])
+        .args(["print OodCa.version, OodCa::BatchConnect.functions"])
+        .env("OOD_CA_LIB", library_below(root.path()));
+    let functions = fs::read_to_string(root.path().join("usr/share/ood-ca/mtls.bash"));
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        ruby.output().assert_ok().stdout,
+        format!("{version}{}", functions.unwrap())
+    );
+}
+
+/// The library, wherever this system keeps such.
+fn library_below(root: &Path) -> PathBuf {
+    let files = files_below(root).into_iter();
+    let mut libraries = files.filter(|f| f.to_string_lossy().contains("/libood_ca.so."));
+    root.join(libraries.next().unwrap())
 }
 
 #[test]

@@ -191,6 +191,19 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(1));
         };
+        // A process that it left behind may hold its output open for ever.
+        let ends = |reader: &JoinHandle<Vec<u8>>| {
+            while !reader.is_finished() {
+                if Instant::now() > self.deadline {
+                    panic!(
+                        "{} has ended, and its output has not within {:?}: it left a process behind",
+                        self.line, self.limit
+                    );
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        self.stdout.iter().chain(&self.stderr).for_each(ends);
         let text = |reader: Option<JoinHandle<Vec<u8>>>| {
             let bytes = reader.and_then(|r| r.join().ok()).unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()

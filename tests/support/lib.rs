@@ -21,7 +21,7 @@ pub mod tls;
 mod tools;
 mod wait;
 
-pub use command::{DEFAULT_LIMIT, Outcome, Run};
+pub use command::{DEFAULT_LIMIT, Outcome, Run, Running};
 pub use files::{Entry, Snapshot, copy_tree};
 pub use home::Home;
 pub use mounts::{ReadOnlyBind, SmallDisk, private_mounts};
@@ -29,5 +29,5 @@ pub use pki::{
     LeafKind, State, assert_keys_are_private, assert_leaves_verify, assert_pair, leftovers,
     own_file,
 };
-pub use tools::{ood_ca, pun_helper, require_root, require_tool};
+pub use tools::{library, ood_ca, pun_helper, require_root, require_tool};
 pub use wait::{eventually, repeatedly};

@@ -9,14 +9,19 @@ const PACKAGES: &[(&str, &str)] = &[
     ("apache2", "apache2-bin"),
     ("certtool", "gnutls-bin"),
     ("chromedriver", "chromium-driver"),
+    ("clang++", "clang"),
     ("gnutls-cli", "gnutls-bin"),
     ("gnutls-serv", "gnutls-bin"),
+    ("ip", "iproute2"),
     ("mount", "mount"),
+    ("nm", "binutils"),
     ("openssl", "openssl"),
+    ("readelf", "binutils"),
     ("setfacl", "acl"),
     ("setpriv", "util-linux"),
     ("strace", "strace"),
     ("stunnel", "stunnel4"),
+    ("unshare", "util-linux"),
 ];
 
 /// Programs that Fedora names differently.
@@ -74,6 +79,15 @@ pub fn ood_ca() -> &'static Path {
 pub fn pun_helper() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| built("pun-helper", "pun-helper"))
+}
+
+/// A file of the C library that was built beside this test: `libood_ca.so`.
+///
+/// # Panics
+/// If it was not built.
+#[must_use]
+pub fn library(name: &str) -> PathBuf {
+    built(name, "ood-ca-ffi")
 }
 
 fn built(program: &str, package: &str) -> PathBuf {

@@ -1,0 +1,558 @@
+# shellcheck shell=bash disable=SC2317 # handlers of traps look unreachable to it
+# Mutual TLS in front of an app in a batch job. Source this file (bash 4.4 or
+# later), or have a template of the Ruby gem put it into the job script. Then:
+#
+#   add_caddy_header NAME VALUE           a header that the app can trust; before the start
+#   start_mtls_caddy OUTER INNER CMD…     runs CMD, which listens on 127.0.0.1:INNER, and
+#                                         serves it at port OUTER of this node to the owner
+#                                         of this job alone; ends with CMD and its exit code
+#   start_mtls OUTER INNER CMD…           the same; the name to use in job scripts
+#   mtls_free_port [MIN [MAX]]            a port nobody on this node listens on
+#
+#   client leaf ──TLS──▶ Caddy ──socket in a 0700 directory──▶ Caddy ──127.0.0.1──▶ CMD
+#                      OUTER, this node │ inside: namespaces of users, network, processes
+#
+# No byte that comes in crosses user-mode networking; slirp4netns is for what CMD
+# itself connects to. The node's loopback is out of its reach, and its own is out
+# of everybody else's. What CMD starts ends with it.
+#
+# Needs: ood-ca, caddy (2.6 or later), util-linux 2.36 or later, slirp4netns, iproute2.
+#
+#   MTLS_OOD_CA, MTLS_CADDY   where these two are, if not in PATH
+#   MTLS_HOSTS                names and IPv4 addresses that the certificate is for, with
+#                             spaces between; unset: this node's names
+#   MTLS_OUTBOUND             slirp4netns (default) or none: CMD can connect to nothing
+#   MTLS_READY_TIMEOUT        seconds until CMD must listen on INNER (300)
+#   MTLS_GRACE                seconds between SIGTERM and SIGKILL at the end (5)
+#   MTLS_READY_FD             a file descriptor that gets a line when CMD can be reached
+
+MTLS_HEADER_NAMES=()
+MTLS_HEADER_VALUES=()
+
+# mtls_error MESSAGE HINT
+mtls_error() {
+    printf 'error: %s\nhint: %s\n' "$1" "$2" >&2
+    return 1
+}
+
+# The value never becomes part of a configuration: Caddy takes it from its
+# environment, so no character in it has a meaning.
+add_caddy_header() {
+    local LC_ALL=C name=${1-} value=${2-}
+    if ! [[ $name =~ ^[A-Za-z][A-Za-z0-9_-]*$ ]]; then
+        mtls_error "the header name ${name@Q} is not made of letters, digits, - and _" \
+            "add_caddy_header NAME VALUE"
+        return 1
+    fi
+    case ${name,,} in
+        connection | content-length | keep-alive | te | trailer | transfer-encoding | upgrade)
+            mtls_error "the header $name belongs to the connection and cannot be set" \
+                "leave it to the proxy"
+            return 1
+            ;;
+    esac
+    # Tabs are fine in a value; a line break would begin another header.
+    if [[ $value == *[$'\001'-$'\010'$'\012'-$'\037'$'\177']* ]]; then
+        mtls_error "the value of the header $name has a control character in it" \
+            "a header is one line of text; encode it (base64) if it must hold more"
+        return 1
+    fi
+    MTLS_HEADER_NAMES+=("$name")
+    MTLS_HEADER_VALUES+=("$value")
+}
+
+mtls_is_port() {
+    [[ ${1-} =~ ^[1-9][0-9]{0,4}$ ]] && [ "$1" -le 65535 ]
+}
+
+# mtls_listeners PORT: how many sockets of this node listen on it. Two programs
+# of one user can share a port (SO_REUSEPORT, which Caddy sets) without an error.
+mtls_listeners() {
+    local port file line lines count=0
+    printf -v port '%04X' "$1"
+    for file in /proc/net/tcp /proc/net/tcp6; do
+        # At once: the kernel starts anew with each small read of this file.
+        mapfile -t lines <<<"$(cat "$file" 2>/dev/null)"
+        for line in "${lines[@]}"; do
+            # 0A: listening
+            if [[ $line =~ ^\ *[0-9]+:\ [0-9A-F]+:$port\ [0-9A-F]+:[0-9A-F]+\ 0A\  ]]; then
+                count=$((count + 1))
+            fi
+        done
+    done
+    printf '%s\n' "$count"
+}
+
+mtls_free_port() {
+    local min=${1:-2000} max=${2:-65535} port attempt
+    if ! mtls_is_port "$min" || ! mtls_is_port "$max" || [ "$min" -gt "$max" ]; then
+        mtls_error "$min to $max is no range of ports" "mtls_free_port MIN MAX, from 1 to 65535"
+        return 1
+    fi
+    for ((attempt = 0; attempt < 200; attempt++)); do
+        port=$((min + (RANDOM * 32768 + RANDOM) % (max - min + 1)))
+        if [ "$(mtls_listeners "$port")" = 0 ]; then
+            printf '%s\n' "$port"
+            return 0
+        fi
+    done
+    mtls_error "no free port found from $min to $max" "give a wider range"
+}
+
+# mtls_connects PORT: whether somebody answers on this loopback.
+mtls_connects() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+}
+
+# mtls_birth PID: when it was born; empty if it is dead, or dead and not buried.
+mtls_birth() {
+    local line fields
+    { read -r line; } 2>/dev/null <"/proc/$1/stat" || return 0
+    # The name in parentheses may hold anything.
+    read -ra fields <<<"${line##*) }"
+    case ${fields[0]} in
+        Z | X) ;;
+        *) printf '%s\n' "${fields[19]}" ;;
+    esac
+}
+
+# mtls_json TEXT: as a JSON string.
+mtls_json() {
+    local text=$1
+    text=${text//\\/\\\\}
+    text=${text//\"/\\\"}
+    text=${text//$'\n'/\\n}
+    printf '"%s"' "$text"
+}
+
+# mtls_trusted FILE: its certificates as a JSON list of base64.
+mtls_trusted() {
+    local line body='' list=''
+    while IFS= read -r line; do
+        case $line in
+            *BEGIN\ CERTIFICATE*) body='' ;;
+            *END\ CERTIFICATE*) list+="${list:+,}\"$body\"" ;;
+            *) body+=$line ;;
+        esac
+    done <"$1"
+    [ -n "$list" ] || mtls_error "there is no certificate in $1" "run: ood-ca doctor" || return
+    printf '[%s]' "$list"
+}
+
+# mtls_caddy_config DIR SERVER: what both configurations have around the server.
+# Nothing is kept, nothing is administered, no certificate is fetched.
+mtls_caddy_config() {
+    printf '{"admin":{"disabled":true,"config":{"persist":false}},'
+    printf '"storage":{"module":"file_system","root":%s},' "$(mtls_json "$1/caddy")"
+    printf '"logging":{"logs":{"default":{"level":"ERROR"}}},'
+    printf '"apps":{%s"http":{"servers":{"mtls":%s}}}}' "${3-}" "$2"
+}
+
+# mtls_outer_config DIR PORT CERTIFICATE KEY TRUSTED. Host and SNI may differ: the
+# portal's proxy sends its own Host and checks our name itself. Who has the
+# owner's client leaf is the owner's PUN, so its X-Forwarded-* count.
+mtls_outer_config() {
+    local dir=$1 port=$2 certificate=$3 key=$4 trusted=$5 headers='' dropped='' i name
+    for i in "${!MTLS_HEADER_NAMES[@]}"; do
+        name=${MTLS_HEADER_NAMES[i]}
+        headers+="${headers:+,}\"$name\":[\"{env.MTLS_HEADER_$i}\"]"
+        # Many apps read both spellings as one.
+        [ "$name" = "${name//-/_}" ] || dropped+="${dropped:+,}\"${name//-/_}\""
+    done
+    mtls_caddy_config "$dir" "$(
+        printf '{"listen":[":%s"],"protocols":["h1"],"strict_sni_host":false,' "$port"
+        printf '"automatic_https":{"disable":true},"tls_connection_policies":[{'
+        printf '"alpn":["http/1.1"],"protocol_min":"tls1.3","certificate_selection":{"any_tag":["mtls"]},'
+        printf '"client_authentication":{"mode":"require_and_verify","trusted_ca_certs":%s}}],' "$trusted"
+        printf '"routes":[{"handle":[{"handler":"reverse_proxy","flush_interval":-1,"transport":{"protocol":"http","compression":false},'
+        printf '"trusted_proxies":["0.0.0.0/0","::/0"],'
+        printf '"headers":{"request":{"delete":[%s],"set":{%s}}},' "$dropped" "$headers"
+        printf '"upstreams":[{"dial":%s}]}]}]}' "$(mtls_json "unix/$dir/app")"
+    )" "$(
+        printf '"tls":{"certificates":{"load_pem":[{"certificate":%s,"key":%s,"tags":["mtls"]}]}},' \
+            "$(mtls_json "$certificate")" "$(mtls_json "$key")"
+    )"
+}
+
+# mtls_inner_config DIR PORT. Caddy trusts no X-Forwarded-* that comes through a
+# socket; these are the outer one's.
+mtls_inner_config() {
+    local name headers=''
+    for name in For Proto Host; do
+        headers+="${headers:+,}\"X-Forwarded-$name\":[\"{http.request.header.X-Forwarded-$name}\"]"
+    done
+    mtls_caddy_config "$1" "$(
+        printf '{"listen":[%s],"protocols":["h1"],"automatic_https":{"disable":true},' \
+            "$(mtls_json "unix/$1/app")"
+        printf '"routes":[{"handle":[{"handler":"reverse_proxy","flush_interval":-1,"transport":{"protocol":"http","compression":false},'
+        printf '"headers":{"request":{"set":{%s}}},' "$headers"
+        printf '"upstreams":[{"dial":"127.0.0.1:%s"}]}]}]}' "$2"
+    )"
+}
+
+# mtls_run_caddy CADDY DIR PREFIX…: becomes Caddy. Its configuration has the key in
+# it and comes through a pipe, so it is in no file and no argument.
+mtls_run_caddy() {
+    local caddy=$1 dir=$2
+    shift 2
+    export HOME=$dir XDG_CONFIG_HOME=$dir/caddy XDG_DATA_HOME=$dir/caddy
+    exec "$@" "$caddy" run --config -
+}
+
+# mtls_pause SECONDS FD: without a process for it. Nothing is ever written there.
+mtls_pause() {
+    read -r -t "$1" -u "$2" _ || true
+}
+
+# mtls_inside DIR INNER CADDY GO STATUS TIMEOUT GRACE CMD…: process 1 of the
+# namespaces; when it ends, the kernel ends the rest. GO and STATUS are file
+# descriptors, standard input is CMD's.
+mtls_inside() {
+    local dir=$1 inner=$2 caddy=$3 go=$4 status=$5 timeout=$6 grace=$7
+    local line own config proxy app code ready=no
+    local plain=(setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all --)
+    shift 7
+    set +eu
+    # Below, everything that there is gets a signal.
+    [ "$$" = 1 ] || exit 1
+
+    mtls_stop() {
+        trap '' TERM
+        # In here, -1 is what was started in here.
+        kill -TERM -1 2>/dev/null
+        SECONDS=0
+        while kill -0 "$app" 2>/dev/null && [ "$SECONDS" -lt "$grace" ]; do
+            mtls_pause 0.05 "$go"
+        done
+        exit 143
+    }
+    trap mtls_stop TERM
+
+    # As /proc is still that of the node, this is the node's number of us.
+    read -r own _ </proc/self/stat
+    printf 'pid %s\n' "$own" >&"$status"
+    mount -t proc proc /proc 2>/dev/null ||
+        printf 'warning: /proc shows all processes of this node: a new one cannot be mounted here\n' >&2
+    ip link set lo up 2>/dev/null
+    read -r -u "$go" line
+    [ "$line" = go ] || exit 1
+    if [ -e "$dir/resolv.conf" ]; then
+        mount --bind "$dir/resolv.conf" /etc/resolv.conf 2>/dev/null ||
+            printf 'warning: names cannot be resolved in here: /etc/resolv.conf cannot be replaced\n' >&2
+    fi
+
+    exec {config}< <(mtls_inner_config "$dir" "$inner")
+    mtls_run_caddy "$caddy" "$dir" "${plain[@]}" <&"$config" {config}<&- {go}<&- {status}>&- &
+    proxy=$!
+    exec {config}<&-
+    # A session of its own, whose number exists in here.
+    unset MTLS_TOP
+    setsid "${plain[@]}" "$@" {go}<&- {status}>&- <&0 &
+    app=$!
+
+    SECONDS=0
+    while kill -0 "$app" 2>/dev/null && kill -0 "$proxy" 2>/dev/null; do
+        if [ "$ready" = yes ]; then
+            wait -n "$app" "$proxy"
+        elif [ -S "$dir/app" ] && mtls_connects "$inner"; then
+            ready=yes
+            printf 'ready\n' >&"$status"
+        elif [ "$SECONDS" -ge "$timeout" ]; then
+            mtls_error "the app does not listen on 127.0.0.1:$inner after $timeout seconds" \
+                "tell it the port, or give it more time with MTLS_READY_TIMEOUT"
+            exit 1
+        else
+            mtls_pause 0.03 "$go"
+        fi
+    done
+    if kill -0 "$app" 2>/dev/null; then
+        mtls_error "the Caddy in front of the app has ended" "what it said is above"
+        exit 1
+    fi
+    wait "$app"
+    code=$?
+    exit "$code"
+}
+
+# mtls_alive PID BIRTH: whether it is still that process.
+mtls_alive() {
+    [ -n "$2" ] && [ "$(mtls_birth "$1")" = "$2" ]
+}
+
+# mtls_watch DIR GRACE MAIN BIRTH [PID BIRTH]…: when one of those behind MAIN is gone,
+# ends MAIN; when MAIN is gone, removes what it could not remove itself.
+mtls_watch() {
+    local dir=$1 grace=$2 main=$3 birth=$4 i never over=no
+    shift 4
+    local others=("$@")
+    trap '' TERM INT HUP
+    set +eu
+    exec {never}<> <(:)
+    while [ "$over" = no ] && mtls_alive "$main" "$birth"; do
+        for ((i = 0; i < ${#others[@]}; i += 2)); do
+            mtls_alive "${others[i]}" "${others[i + 1]}" || over=yes
+        done
+        [ "$over" = yes ] || mtls_pause 0.3 "$never"
+    done
+    ! mtls_alive "$main" "$birth" || kill -TERM "$main" 2>/dev/null
+    SECONDS=0
+    while mtls_alive "$main" "$birth" && [ "$SECONDS" -le $((grace + 1)) ]; do
+        mtls_pause 0.05 "$never"
+    done
+    ! mtls_alive "$main" "$birth" || kill -KILL "$main" 2>/dev/null
+    rm -rf -- "$dir"
+}
+
+# mtls_private_directory: in memory where there is such a place. A socket's path
+# may have 107 characters, and Caddy's own syntax none that are special.
+mtls_private_directory() {
+    local base
+    for base in /dev/shm "${TMPDIR:-/tmp}" /tmp; do
+        if [[ $base =~ ^/[A-Za-z0-9/._-]{1,70}$ ]] && [ -d "$base" ] && [ -w "$base" ]; then
+            mktemp -d "$base/mtls.XXXXXXXXXX" && return 0
+        fi
+    done
+    mtls_error "there is no place for a private directory" "set TMPDIR to a directory that you can write"
+}
+
+# mtls_requirements CADDY OOD_CA OUTBOUND
+mtls_requirements() {
+    local program
+    for program in "$1" "$2" setpriv unshare setsid mktemp; do
+        if ! command -v "$program" >/dev/null; then
+            mtls_error "$program is not on this node" \
+                "install it, load its module, or say where it is with MTLS_CADDY or MTLS_OOD_CA"
+            return 1
+        fi
+    done
+    if ! [[ $(unshare --help) == *--map-current-user*--keep-caps* ]]; then
+        mtls_error "unshare of this node is too old" "util-linux 2.36 or later is needed"
+        return 1
+    fi
+    case $3 in
+        none)
+            # Without it nobody raises the loopback.
+            if ! command -v ip >/dev/null; then
+                mtls_error "ip is not on this node" "install iproute2 (iproute)"
+                return 1
+            fi
+            ;;
+        slirp4netns)
+            if ! command -v slirp4netns >/dev/null; then
+                mtls_error "slirp4netns is not on this node" \
+                    "install it, or set MTLS_OUTBOUND=none for an app that connects to nothing"
+                return 1
+            fi
+            if ! [ -r /dev/net/tun ] || ! [ -w /dev/net/tun ]; then
+                mtls_error "/dev/net/tun cannot be opened by this user, so slirp4netns cannot work" \
+                    "its mode should be 0666, as udev makes it; or set MTLS_OUTBOUND=none for an app that connects to nothing"
+                return 1
+            fi
+            ;;
+        *)
+            mtls_error "MTLS_OUTBOUND is ${3@Q}" "slirp4netns or none"
+            return 1
+            ;;
+    esac
+}
+
+# mtls_leaf OOD_CA DIR: issues the server's leaf.
+mtls_leaf() {
+    local host args=()
+    for host in ${MTLS_HOSTS-}; do
+        if [[ $host =~ ^[0-9]+(\.[0-9]+){3}$ ]]; then
+            args+=(--ip "$host")
+        else
+            args+=(--host "$host")
+        fi
+    done
+    "$1" issue --out "$2" "${args[@]}" >/dev/null
+}
+
+# mtls_nameserver DIR: where the node asks itself, the namespace has to ask
+# slirp4netns.
+mtls_nameserver() {
+    local key value other='' needed=no
+    { while read -r key value; do
+        case $key in
+            nameserver) case $value in 127.* | ::1) needed=yes ;; esac ;;
+            search | domain | options) other+="$key $value"$'\n' ;;
+        esac
+    done; } 2>/dev/null </etc/resolv.conf
+    [ "$needed" = no ] || printf 'nameserver 10.0.2.3\n%s' "$other" >"$1/resolv.conf"
+}
+
+start_mtls_caddy() (
+    set +eu
+    IFS=$' \t\n'
+    umask 077
+    outer=${1-} inner=${2-}
+    if ! mtls_is_port "$outer" || ! mtls_is_port "$inner" || [ $# -lt 3 ]; then
+        mtls_error "two ports and a command are needed" "start_mtls_caddy OUTER INNER CMD…"
+        exit 2
+    fi
+    shift 2
+    caddy=${MTLS_CADDY:-caddy} ood_ca=${MTLS_OOD_CA:-ood-ca} outbound=${MTLS_OUTBOUND:-slirp4netns}
+    timeout=${MTLS_READY_TIMEOUT:-300} grace=${MTLS_GRACE:-5}
+    mtls_requirements "$caddy" "$ood_ca" "$outbound" || exit 1
+    taken="port $outer of this node is taken"
+    if [ "$(mtls_listeners "$outer")" != 0 ]; then
+        mtls_error "$taken" "choose another, with mtls_free_port for example"
+        exit 1
+    fi
+
+    dir='' watch='' server='' space='' network='' init=''
+    finish() {
+        local code=$? process
+        trap '' TERM INT HUP
+        trap - EXIT
+        if [ -n "$space" ] && kill -0 "$space" 2>/dev/null; then
+            [ -z "$init" ] || kill -TERM "$init" 2>/dev/null
+            SECONDS=0
+            while [ -n "$init" ] && kill -0 "$space" 2>/dev/null && [ "$SECONDS" -le "$grace" ]; do
+                mtls_pause 0.02 "$never"
+            done
+        fi
+        # The namespaces end with `unshare`.
+        for process in $space $network $server; do
+            kill -KILL "$process" 2>/dev/null
+            wait "$process" 2>/dev/null
+        done
+        [ -z "$dir" ] || rm -rf -- "$dir"
+        [ -z "$watch" ] || kill -KILL "$watch" 2>/dev/null
+        exit "$code"
+    }
+    trap finish EXIT
+    trap 'exit 143' TERM
+    trap 'exit 130' INT
+    trap 'exit 129' HUP
+
+    # Pipes without a name: `never` is silent for ever, by the others the two
+    # sides wait for each other.
+    exec {never}<> <(:) {go}<> <(:) {status}<> <(:) {up}<> <(:)
+    dir=$(mtls_private_directory) || exit 1
+    main=$BASHPID
+    watched=("$main" "$(mtls_birth "$main")" "$$" "$(mtls_birth "$$")")
+    read -r top birth <<<"${MTLS_TOP-}"
+    ! mtls_alive "$top" "$birth" || watched+=("$top" "$birth")
+    setsid bash -c 'mtls_watch "$@"' mtls "$dir" "$grace" "${watched[@]}" \
+        </dev/null >/dev/null 2>&1 {never}>&- {go}>&- {status}>&- {up}>&- &
+    watch=$!
+
+    mtls_leaf "$ood_ca" "$dir" || exit 1
+    key=$(<"$dir/server.key")
+    rm -f -- "$dir/server.key"
+    trusted=$(mtls_trusted "$dir/trust.crt") || exit 1
+    exec {config}< <(mtls_outer_config "$dir" "$outer" "$(<"$dir/server.crt")" "$key" "$trusted")
+    unset key
+    (
+        for i in "${!MTLS_HEADER_VALUES[@]}"; do
+            export "MTLS_HEADER_$i=${MTLS_HEADER_VALUES[i]}"
+        done
+        mtls_run_caddy "$caddy" "$dir" setpriv --pdeathsig KILL --
+    ) <&"$config" {config}<&- {never}>&- {go}>&- {status}>&- {up}>&- &
+    server=$!
+    exec {config}<&-
+
+    [ "$outbound" = none ] || mtls_nameserver "$dir"
+    setpriv --pdeathsig KILL -- \
+        unshare --map-current-user --keep-caps --net --mount --pid --fork --kill-child -- \
+        bash -c 'mtls_inside "$@"' mtls "$dir" "$inner" "$caddy" "$go" "$status" "$timeout" "$grace" "$@" \
+        <&0 {never}>&- {up}>&- &
+    space=$!
+
+    ready=no
+    while [ "$ready" = no ]; do
+        if ! kill -0 "$server" 2>/dev/null; then
+            mtls_error "Caddy has ended, or $taken" "what it said is above; choose another port if that is the reason"
+            exit 1
+        fi
+        if ! kill -0 "$space" 2>/dev/null; then
+            break
+        fi
+        # `read` with a time limit would lose what it has read when the time is up.
+        if ! read -t 0 -u "$status"; then
+            mtls_pause 0.02 "$never"
+            continue
+        fi
+        read -r -u "$status" word value
+        case $word in
+            pid)
+                init=$value
+                if [ "$outbound" = slirp4netns ]; then
+                    setpriv --pdeathsig KILL -- \
+                        slirp4netns --configure --mtu=65520 --disable-host-loopback --ready-fd="$up" \
+                        "$init" tap0 </dev/null >"$dir/slirp4netns.log" 2>&1 {never}>&- {go}>&- {status}>&- &
+                    network=$!
+                    until read -t 0 -u "$up"; do
+                        if ! kill -0 "$network" 2>/dev/null; then
+                            cat "$dir/slirp4netns.log" >&2
+                            mtls_error "slirp4netns has ended" \
+                                "set MTLS_OUTBOUND=none for an app that connects to nothing"
+                            exit 1
+                        fi
+                        mtls_pause 0.02 "$never"
+                    done
+                fi
+                printf 'go\n' >&"$go"
+                ;;
+            ready)
+                # Caddy listens long before most apps do.
+                until mtls_connects "$outer"; do
+                    kill -0 "$server" 2>/dev/null || break
+                    mtls_pause 0.02 "$never"
+                done
+                if [ "$(mtls_listeners "$outer")" != 1 ]; then
+                    mtls_error "$taken: another program of yours has opened it at the same time" \
+                        "choose another, with mtls_free_port for example"
+                    exit 1
+                fi
+                kill -0 "$server" 2>/dev/null || continue
+                ready=yes
+                printf 'mtls: ready at port %s\n' "$outer" >&2
+                [ -z "${MTLS_READY_FD-}" ] || printf 'ready\n' >&"$MTLS_READY_FD"
+                ;;
+        esac
+    done
+
+    while kill -0 "$space" 2>/dev/null; do
+        if ! kill -0 "$server" 2>/dev/null; then
+            mtls_error "Caddy has ended" "what it said is above"
+            exit 1
+        fi
+        if [ -n "$network" ] && ! kill -0 "$network" 2>/dev/null; then
+            cat "$dir/slirp4netns.log" >&2
+            mtls_error "slirp4netns has ended" "what it said is above"
+            exit 1
+        fi
+        # shellcheck disable=SC2086 # one word or none
+        wait -n "$space" "$server" $network
+    done
+    wait "$space"
+    code=$?
+    if [ -z "$init" ]; then
+        mtls_error "this node does not let users make namespaces" \
+            "see user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns (sysctl)"
+    fi
+    exit "$code"
+)
+
+start_mtls() {
+    start_mtls_caddy "$@"
+}
+
+# For scripts that the job script starts.
+mtls_functions=(
+    add_caddy_header start_mtls start_mtls_caddy mtls_alive mtls_birth mtls_caddy_config mtls_connects
+    mtls_error mtls_free_port mtls_inner_config mtls_inside mtls_is_port mtls_json mtls_leaf
+    mtls_listeners mtls_nameserver mtls_outer_config mtls_pause mtls_private_directory
+    mtls_requirements mtls_run_caddy mtls_trusted mtls_watch
+)
+export -f "${mtls_functions[@]}"
+
+# The job script: when it is gone, so is what its scripts have started.
+MTLS_TOP=${MTLS_TOP-}
+if ! mtls_alive "${MTLS_TOP% *}" "${MTLS_TOP#* }"; then
+    MTLS_TOP="$$ $(mtls_birth "$$")"
+fi
+export MTLS_TOP
