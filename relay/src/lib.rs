@@ -47,13 +47,17 @@
 //! - What two HTTP programs could read in two ways is refused, not guessed.
 #![forbid(unsafe_code)]
 
+mod buffer;
 mod error;
 mod headers;
+mod http;
 mod identity;
 mod ingress;
 mod log;
 mod options;
+mod pump;
 mod stream;
+mod tls;
 
 pub use error::{Error, Result};
 pub use headers::Headers;

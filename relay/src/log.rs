@@ -111,6 +111,9 @@ pub struct RequestRecord {
     pub upgraded: bool,
     /// Whether the answer reached its end.
     pub complete: bool,
+    /// Why the ingress answered in the app's place, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A TCP connection and what passed.
@@ -177,6 +180,9 @@ impl fmt::Display for Event {
                 }
                 if !request.complete {
                     f.write_str(" incomplete")?;
+                }
+                if let Some(error) = &request.error {
+                    write!(f, " error: {}", OneLine(error))?;
                 }
                 Ok(())
             }

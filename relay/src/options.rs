@@ -53,7 +53,7 @@ pub struct Limits {
     /// Bytes of a request's head: its request line and header lines. The same
     /// again counts for trailers, and for the head of an answer.
     pub head_bytes: usize,
-    /// Header lines of a request, and of an answer.
+    /// Header lines of a request, and of an answer; at most 1024.
     pub headers: usize,
     /// Connections to the app that are kept for the next request.
     pub idle_backends: usize,
@@ -65,7 +65,7 @@ impl Default for Limits {
             connections: 1024,
             handshakes: 64,
             head_bytes: 64 * 1024,
-            headers: 128,
+            headers: 100,
             idle_backends: 16,
         }
     }
@@ -82,6 +82,10 @@ pub struct Timeouts {
     pub keep_alive: Duration,
     /// For a connection to the app.
     pub connect: Duration,
+    /// For a connection to the app that waits for the next request. Short,
+    /// because a program that serves one connection after the other serves
+    /// nobody else meanwhile.
+    pub idle_backend: Duration,
     /// Without a byte in either direction, while a request, a WebSocket or a
     /// TCP connection is open.
     pub idle: Duration,
@@ -97,6 +101,7 @@ impl Default for Timeouts {
             head: Duration::from_secs(20),
             keep_alive: Duration::from_secs(75),
             connect: Duration::from_secs(5),
+            idle_backend: Duration::from_secs(4),
             idle: Duration::from_secs(86_400),
             summary: Duration::from_secs(10),
         }

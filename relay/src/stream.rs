@@ -77,11 +77,29 @@ impl Stream {
         }
         self
     }
+}
 
-    /// Makes the end of this connection an abrupt one (RST), so that the app
-    /// can tell an interrupted stream from a finished one.
-    pub(crate) fn reset_on_drop(&self) {
-        if let Stream::Tcp(stream) = self {
+/// A stream to the app that carries somebody's bytes. Unless they came to their
+/// end its own end is abrupt (RST), so that the app can tell an interrupted
+/// stream from a finished one.
+#[derive(Debug)]
+pub(crate) struct Carrying {
+    pub(crate) stream: Stream,
+    pub(crate) finished: bool,
+}
+
+impl Carrying {
+    pub(crate) fn new(stream: Stream) -> Self {
+        Carrying {
+            stream,
+            finished: false,
+        }
+    }
+}
+
+impl Drop for Carrying {
+    fn drop(&mut self) {
+        if let (Stream::Tcp(stream), false) = (&self.stream, self.finished) {
             let _ = stream.set_zero_linger();
         }
     }
