@@ -13,7 +13,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::ser::Serializer;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 
 /// Takes what an ingress tells. It is called on the thread that moves the
 /// bytes, so it must not wait for long.
@@ -274,6 +275,10 @@ impl fmt::Display for Word<'_> {
     }
 }
 
+/// As RFC 3339 §5.6 has it, and always of one length.
+const STAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -315,9 +320,7 @@ impl<W: Write + Send + 'static> Log for Lines<W> {
             #[serde(flatten)]
             event: &'a Event,
         }
-        let time = OffsetDateTime::now_utc();
-        let time = time.replace_millisecond(time.millisecond()).unwrap_or(time);
-        let time = &time.format(&Rfc3339).unwrap_or_default();
+        let time = &OffsetDateTime::now_utc().format(STAMP).unwrap_or_default();
         let line = match self.format {
             Format::Text => format!("{time} {event}\n"),
             Format::Json => match serde_json::to_string(&Timed { time, event }) {

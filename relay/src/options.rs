@@ -47,8 +47,9 @@ pub struct Limits {
     /// Connections of clients that have shown their certificate. More are
     /// closed at once.
     pub connections: usize,
-    /// Connections whose handshake is under way. One more makes the oldest of
-    /// them end, so that who connects and says nothing keeps nobody out.
+    /// Connections whose handshake is under way. One more waits, and makes the
+    /// oldest of them end once that has had half a second: who connects and says
+    /// nothing keeps nobody out for long.
     pub handshakes: usize,
     /// Bytes of a request's head: its request line and header lines. The same
     /// again counts for trailers, and for the head of an answer.
@@ -63,7 +64,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 1024,
-            handshakes: 64,
+            handshakes: 128,
             head_bytes: 64 * 1024,
             headers: 100,
             idle_backends: 16,

@@ -5,13 +5,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -27,6 +28,10 @@ pub(super) type Tls = TlsStream<ReadAhead<TcpStream>>;
 
 /// After the system had no more descriptors, say: some may be free soon.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// A handshake that has had so much time may be ended in favour of another. An
+/// honest one takes less even across a slow network, or beside hundreds of others.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// How long a client that was refused may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -82,7 +87,7 @@ impl Doors {
                 Phase::Draining(limit) if deadline.is_none() => {
                     // Closed, so that who comes now is told so at once.
                     self.listener = None;
-                    deadline = tokio::time::Instant::now().checked_add(limit);
+                    deadline = Instant::now().checked_add(limit);
                     let connections = shared.open.load(Ordering::Relaxed);
                     shared.journal.tell(&Event::Draining { connections });
                 }
@@ -92,8 +97,12 @@ impl Doors {
             if self.listener.is_none() && self.guests.is_empty() {
                 return;
             }
+            let handshakes = Arc::clone(&self.handshakes);
+            let most = shared.options.limits.handshakes;
             tokio::select! {
-                accepted = accept(self.listener.as_ref()) => self.receive(accepted).await,
+                accepted = accept(self.listener.as_ref(), &handshakes, most) => {
+                    self.receive(accepted).await;
+                }
                 Some(_) = self.guests.join_next() => {}
                 _ = phase.changed() => {}
                 () = until(deadline) => return,
@@ -124,13 +133,14 @@ impl Doors {
         // Held until the entry is made, so that it cannot be removed before.
         let mut queue = handshakes.queue();
         while queue.entries.len() >= self.shared.options.limits.handshakes {
-            let Some((_, oldest, oldest_peer)) = queue.entries.pop_front() else {
+            let Some(oldest) = queue.entries.pop_front() else {
                 break;
             };
-            oldest.abort();
-            self.shared.journal.refuse(
-                oldest_peer, None, "too-many-handshakes", "it had not finished when others came",
-            );
+            oldest.task.abort();
+            let detail = "it had not finished when others came";
+            self.shared
+                .journal
+                .refuse(oldest.peer, None, "too-many-handshakes", detail);
         }
         queue.last += 1;
         let number = queue.last;
@@ -138,18 +148,29 @@ impl Doors {
         let task = self
             .guests
             .spawn(async move { welcome(&shared, socket, peer, &own, number).await });
-        queue.entries.push_back((number, task, peer));
+        queue.entries.push_back(Entry {
+            number,
+            task,
+            peer,
+            since: Instant::now(),
+        });
     }
 }
 
-async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
-    match listener {
-        Some(listener) => listener.accept().await,
-        None => std::future::pending().await,
-    }
+/// Takes a connection, once there is room for its handshake.
+async fn accept(
+    listener: Option<&TcpListener>,
+    handshakes: &Handshakes,
+    most: usize,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    handshakes.room(most).await;
+    listener.accept().await
 }
 
-async fn until(deadline: Option<tokio::time::Instant>) {
+async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
@@ -158,22 +179,52 @@ async fn until(deadline: Option<tokio::time::Instant>) {
 
 /// The handshakes under way, oldest first.
 #[derive(Default)]
-struct Handshakes(Mutex<Queue>);
+struct Handshakes {
+    queue: Mutex<Queue>,
+    left: Notify,
+}
 
 #[derive(Default)]
 struct Queue {
     last: u64,
-    entries: VecDeque<(u64, AbortHandle, SocketAddr)>,
+    entries: VecDeque<Entry>,
+}
+
+struct Entry {
+    number: u64,
+    task: AbortHandle,
+    peer: SocketAddr,
+    since: Instant,
 }
 
 impl Handshakes {
-    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Done, one way or the other; nobody will end it any more.
     fn leave(&self, number: u64) {
-        self.queue().entries.retain(|(other, ..)| *other != number);
+        self.queue().entries.retain(|e| e.number != number);
+        self.left.notify_one();
+    }
+
+    /// Returns when one more may begin: there are fewer than `most`, or the
+    /// oldest has had its time. Until then who comes waits in the kernel.
+    async fn room(&self, most: usize) {
+        loop {
+            let oldest = {
+                let queue = self.queue();
+                let full = queue.entries.len() >= most;
+                queue.entries.front().filter(|_| full).map(|e| e.since)
+            };
+            let Some(since) = oldest.filter(|since| since.elapsed() < GRACE) else {
+                return;
+            };
+            tokio::select! {
+                () = self.left.notified() => {}
+                () = sleep_until(since + GRACE) => {}
+            }
+        }
     }
 }
 
