@@ -111,7 +111,7 @@ fn job_group(cgroups: &str) -> Option<String> {
         let slurm = |part: &&str| part.strip_prefix("job_").is_some_and(number);
         let pbs = |part: &&str| *part == "pbs_jobs.service" || *part == "pbspro.service";
         let lsf = |part: &&str| *part == "lsf";
-        let end = parts.iter().position(|p| slurm(p)).or_else(|| {
+        let end = parts.iter().position(slurm).or_else(|| {
             // pbs_jobs.service/jobid/7.server, lsf/cluster/job.7.1
             let group = parts.iter().position(|p| pbs(p) || lsf(p))?;
             (parts.len() > group + 2).then_some(group + 2)

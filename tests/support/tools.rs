@@ -9,8 +9,11 @@ const PACKAGES: &[(&str, &str)] = &[
     ("certtool", "gnutls-bin"),
     ("gnutls-cli", "gnutls-bin"),
     ("gnutls-serv", "gnutls-bin"),
+    ("ip", "iproute2"),
     ("mount", "mount"),
+    ("nsenter", "util-linux"),
     ("openssl", "openssl"),
+    ("pasta", "passt"),
     ("setfacl", "acl"),
     ("setpriv", "util-linux"),
     ("strace", "strace"),
@@ -66,6 +69,15 @@ pub fn ood_ca() -> &'static Path {
 pub fn pun_helper() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| built("pun-helper", "pun-helper"))
+}
+
+/// The `ood-job` that was built beside this test.
+///
+/// # Panics
+/// If it was not built.
+pub fn ood_job() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("ood-job", "ood-job"))
 }
 
 fn built(program: &str, package: &str) -> PathBuf {

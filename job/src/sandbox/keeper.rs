@@ -37,6 +37,7 @@ pub(super) fn run(plan: Plan, control: OwnedFd, sockets: OwnedFd) -> ! {
         .into_iter()
         .chain(plan.terminal.as_ref().map(AsRawFd::as_raw_fd));
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let unblocked = SigSet::thread_get_mask().unwrap_or(SigSet::empty());
         let signals = prepare(&keep.collect::<Vec<_>>())
             .map_err(|e| failure("prepare the app's surroundings", &e, String::new()));
         let built = signals.and_then(|signals| {
@@ -47,8 +48,9 @@ pub(super) fn run(plan: Plan, control: OwnedFd, sockets: OwnedFd) -> ! {
             Ok((signals, built)) => Keeper {
                 plan,
                 control,
-                sockets,
+                sockets: Some(sockets),
                 signals,
+                unblocked,
                 outbound: built.outbound,
                 app: None,
             }
@@ -201,8 +203,11 @@ pub(super) fn failure(what: &str, error: &io::Error, hint: String) -> Failure {
 struct Keeper {
     plan: Plan,
     control: OwnedFd,
-    sockets: OwnedFd,
+    /// `None` once nobody asks for sockets any more.
+    sockets: Option<OwnedFd>,
     signals: SignalFd,
+    /// The signal mask that we were started with, for the app.
+    unblocked: SigSet,
     outbound: Option<outbound::Running>,
     app: Option<Pid>,
 }
@@ -214,16 +219,20 @@ impl Keeper {
         loop {
             let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
             let (children, orders, sockets) = {
-                let mut fds = [
+                let mut fds = vec![
                     PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
                     PollFd::new(&self.control, PollFlags::IN),
-                    PollFd::new(&self.sockets, PollFlags::IN),
                 ];
+                fds.extend(self.sockets.iter().map(|s| PollFd::new(s, PollFlags::IN)));
                 match poll(&mut fds, None) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(_) => return self.end(),
                 }
-                (ready(&fds[0]), ready(&fds[1]), ready(&fds[2]))
+                (
+                    ready(&fds[0]),
+                    ready(&fds[1]),
+                    fds.get(2).is_some_and(ready),
+                )
             };
             if children && let Some(code) = self.reap() {
                 self.tell(&Event::Exited(code));
@@ -236,8 +245,8 @@ impl Keeper {
                     Ok(None) | Err(_) => return self.orphaned(),
                 }
             }
-            if sockets && !self.hand_out() {
-                return self.orphaned();
+            if sockets && self.sockets.as_ref().is_some_and(|s| !hand_out(s)) {
+                self.sockets = None;
             }
         }
     }
@@ -249,7 +258,7 @@ impl Keeper {
 
     fn obey(&mut self, order: &Order) {
         match (order, self.app) {
-            (Order::Start, None) => match start(&self.plan) {
+            (Order::Start, None) => match start(&self.plan, &self.unblocked) {
                 Ok(app) => {
                     self.app = Some(app);
                     self.tell(&Event::Started);
@@ -269,26 +278,6 @@ impl Keeper {
                 let _ = kill_process_group(app, Signal::CONT);
             }
             _ => {}
-        }
-    }
-
-    /// One socket for one byte; `false` when nobody asks any more.
-    fn hand_out(&self) -> bool {
-        let mut family = [0];
-        match rustix::net::recv(&self.sockets, &mut family[..], RecvFlags::DONTWAIT) {
-            Ok((1, _)) => {}
-            Err(Errno::AGAIN | Errno::INTR) => return true,
-            Ok(_) | Err(_) => return false,
-        }
-        let family = if family[0] == b'6' {
-            AddressFamily::INET6
-        } else {
-            AddressFamily::INET
-        };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
-            Ok(socket) => wire::send_socket(&self.sockets, &socket).is_ok(),
-            Err(_) => wire::send_no_socket(&self.sockets).is_ok(),
         }
     }
 
@@ -338,6 +327,26 @@ impl Keeper {
     }
 }
 
+/// One socket for one byte; `false` when nobody asks any more.
+fn hand_out(asked_on: &OwnedFd) -> bool {
+    let mut family = [0];
+    match rustix::net::recv(asked_on, &mut family[..], RecvFlags::DONTWAIT) {
+        Ok((1, _)) => {}
+        Err(Errno::AGAIN | Errno::INTR) => return true,
+        Ok(_) | Err(_) => return false,
+    }
+    let family = if family[0] == b'6' {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
+        Ok(socket) => wire::send_socket(asked_on, &socket).is_ok(),
+        Err(_) => wire::send_no_socket(asked_on).is_ok(),
+    }
+}
+
 fn code_of(status: WaitStatus) -> Option<u8> {
     let code = match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => code,
@@ -349,12 +358,12 @@ fn code_of(status: WaitStatus) -> Option<u8> {
 
 /// Starts the app in a process group of its own, so that `kill 0` in it stays in
 /// it, and gives it the terminal if we had it.
-fn start(plan: &Plan) -> io::Result<Pid> {
+fn start(plan: &Plan, mask: &SigSet) -> io::Result<Pid> {
     let (failed, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let app = match kernel::fork()? {
         Fork::Child => {
             drop(failed);
-            let error = become_app(plan);
+            let error = become_app(plan, mask);
             let number = error.raw_os_error().unwrap_or(0);
             let _ = rustix::io::write(&report, &number.to_ne_bytes());
             kernel::exit_now(127)
@@ -374,14 +383,16 @@ fn start(plan: &Plan) -> io::Result<Pid> {
     }
 }
 
-/// Becomes the app. Returns only if that fails. Signals that were ignored when
-/// we were started (nohup) stay so; none is blocked, std sees to that.
-fn become_app(plan: &Plan) -> io::Error {
+/// Becomes the app. Returns only if that fails. Signals that were ignored or
+/// blocked when we were started (nohup) stay so.
+fn become_app(plan: &Plan, mask: &SigSet) -> io::Error {
     let _ = rustix::process::setpgid(None, None);
     if let Some(terminal) = &plan.terminal {
         // Allowed from the background, as SIGTTOU is blocked here.
         let _ = rustix::termios::tcsetpgrp(terminal, getpid());
     }
+    // The last step, as SIGTTOU must not stop us above.
+    let _ = mask.thread_set_mask();
     let mut words = plan.command.iter();
     let Some(program) = words.next() else {
         return io::ErrorKind::InvalidInput.into();

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::io::FdFlags;
@@ -234,6 +235,8 @@ fn become_tool(
     alive: OwnedFd,
     said: &File,
 ) -> io::Result<()> {
+    // Ours are blocked; it may want to hear them.
+    SigSet::empty().thread_set_mask()?;
     let mut command = Command::new(program);
     let target = target.as_raw_nonzero().to_string();
     match tool {

@@ -99,7 +99,11 @@ struct Troubles(Lines<std::io::Stderr>);
 
 impl Log for Troubles {
     fn log(&self, event: &Event) {
-        if !matches!(event, Event::Request(_) | Event::Connection(_)) {
+        let expected = matches!(
+            event,
+            Event::Request(_) | Event::Connection(_) | Event::Draining { .. }
+        );
+        if !expected {
             self.0.log(event);
         }
     }
@@ -338,6 +342,13 @@ fn print_config(options: &args::Config) {
         certs: options.certs.clone(),
     };
     print::raw(config::render(program, &ends).as_bytes());
+    if program == config::Program::Caddy {
+        // JSON has no comments.
+        print::remark(&format!(
+            "run it with: STEPPATH={}/caddy caddy run --config FILE   (without STEPPATH, a library of Caddy's makes ~/.step)",
+            options.certs.as_str()
+        ));
+    }
 }
 
 fn man(out: Option<&Path>) -> Result<u8> {
