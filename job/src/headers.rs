@@ -56,7 +56,7 @@ fn with_line(headers: Headers, line: &str) -> Result<Headers> {
     let Some((name, value)) = line.split_once(':') else {
         // Not quoted: without a colon all of it may be the secret.
         return Err(Error::argument(
-            "header", "", "there is no colon in it", "write it as 'Name: value'",
+            "header", "(not shown)", "there is no colon in it", "write it as 'Name: value'",
         ));
     };
     Ok(headers.with(name, value.trim())?)

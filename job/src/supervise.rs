@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_core::{Authority, Certificate, now};
+use ca_core::{Authority, Certificate, PeerName, now};
 use ood_relay::{Connect, Connecting, Handle, Identity, Ingress, IngressOptions, TrustSource};
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -122,6 +122,12 @@ impl Supervisor {
     fn mint(&self) -> Result<(Leaf, Identity)> {
         let at = now();
         let authority = Authority::ensure(&self.request.pki, &self.request.site, at)?;
+        let host = PeerName::parse(&self.connection.host)?;
+        if !authority.permits(&host) {
+            (self.notice)(Notice::Degraded(format!(
+                "your authority may not sign for {host}, so the portal will refuse this app under that name; see: ood-ca show"
+            )));
+        }
         let ttl = scheduler::leaf_lifetime(self.job.as_ref(), &self.request.site, at);
         let issued = authority.issue(&self.node.leaf(&authority, ttl)?, at)?;
         for notice in &issued.notices {

@@ -66,7 +66,7 @@ fn where_user_namespaces_are_forbidden_a_unix_socket_is_advised() {
 
 /// In a user namespace the limit is that namespace's own, so that the rest of
 /// the system is left alone: the test's processes move into one.
-fn forbid_user_namespaces() {
+pub(crate) fn forbid_user_namespaces() {
     // A file that says 0 is what is read; and a chroot, which no user namespace
     // may be made from (clone(2), EPERM), is what the kernel does about it.
     let dir = tempfile::tempdir().unwrap();

@@ -104,7 +104,7 @@ fn another_user_of_the_node_gets_nothing_and_the_owner_everything_but_the_keys()
     let (alice, mallory) = (node.user(), node.user());
     let mut job = alice.job("", &app());
     job.ready();
-    let app = job.app("python3");
+    let app = alice.process("python3");
 
     let stranger = attempts(&mallory, &job, app);
     assert_eq!(gained(&stranger), [] as [&str; 0], "{stranger}");
@@ -165,7 +165,7 @@ fn an_app_that_listens_on_every_address_is_reached_by_none_of_the_nodes() {
     let everywhere = APP.replace("os.environ[\"OOD_JOB_APP_HOST\"]", "\"0.0.0.0\"");
     let mut job = alice.job("", &everywhere);
     job.ready();
-    let seen = attempts(&mallory, &job, job.app("python3"));
+    let seen = attempts(&mallory, &job, alice.process("python3"));
     assert_eq!(gained(&seen), [] as [&str; 0], "{seen}");
 }
 
@@ -177,7 +177,7 @@ fn without_a_network_of_its_own_the_app_is_open_and_the_attempts_show_it() {
     let mut job = alice.job(flags, &app());
     job.ready();
     job.expect_said("warning: the app shares the node's network");
-    let seen = attempts(&mallory, &job, job.app("python3"));
+    let seen = attempts(&mallory, &job, alice.process("python3"));
     assert_eq!(gained(&seen), ["abstract-socket", "loopback"], "{seen}");
 }
 

@@ -53,7 +53,7 @@ fn the_record_outlives_no_process_that_it_names() {
     let node = Node::new();
     let alice = node.user();
     let server = alice.run("sleep").args(["600"]).start();
-    let pid = crate::setup::processes_of(alice.uid())[0].0.to_string();
+    let pid = alice.process("sleep").to_string();
     let port = "40123";
     alice
         .ood_job(["register", port, "--pid", &pid])

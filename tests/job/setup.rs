@@ -206,6 +206,14 @@ impl User<'_> {
         runnable_by(ood_ca_tests::ood_job(), self.uid())
     }
 
+    /// The process of this name, as the node numbers it, once it is there.
+    pub(crate) fn process(&self, name: &str) -> i32 {
+        eventually(&format!("a process {name} of the user"), PATIENCE, || {
+            let all = processes_of(self.uid());
+            all.iter().find(|(_, n)| n == name).map(|(pid, _)| *pid)
+        })
+    }
+
     /// `ood-job run` with these words and Python as the app.
     pub(crate) fn job(&self, flags: &str, script: &str) -> Job<'_> {
         let words = flags.split_whitespace();
@@ -359,14 +367,6 @@ impl Job<'_> {
 
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
-    }
-
-    /// The app as the node numbers it: the process below whose name this is.
-    pub(crate) fn app(&self, name: &str) -> i32 {
-        eventually(&format!("a process {name} of the user"), PATIENCE, || {
-            let all = processes_of(self.user.uid());
-            all.iter().find(|(_, n)| n == name).map(|(pid, _)| *pid)
-        })
     }
 }
 

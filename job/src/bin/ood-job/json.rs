@@ -56,8 +56,10 @@ pub(crate) fn session(session: &Session) -> Value {
         "port": record.port,
         "names": session.names,
         "state": session.state.to_string(),
-        "node": record.holder.as_ref().map(|h| &h.node),
-        "pid": record.holder.as_ref().map(|h| h.pid),
+        "process": record.holder.as_ref().map(|holder| json!({
+            "node": holder.node,
+            "pid": holder.pid,
+        })),
         "job": record.job.as_ref().map(|job| json!({
             "scheduler": job.scheduler.to_string(),
             "id": job.id,
