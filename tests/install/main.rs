@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use ood_ca_tests::{Outcome, Run, Snapshot, ood_ca, pun_helper, require_tool};
+use ood_ca_tests::{Outcome, Run, Snapshot, ood_ca, ood_job, pun_helper, require_tool};
 
 fn install(arguments: &[&str]) -> Outcome {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/install");
@@ -16,6 +16,7 @@ fn install(arguments: &[&str]) -> Outcome {
 fn install_into(root: &Path) -> Outcome {
     let programs = ood_ca();
     assert_eq!(programs.parent(), pun_helper().parent());
+    assert_eq!(programs.parent(), ood_job().parent());
     let from = programs.parent().unwrap().display().to_string();
     install(&["--destdir", &root.display().to_string(), "--from", &from])
 }
@@ -32,6 +33,7 @@ fn everything_is_in_place_and_root_only_writes_it() {
     install_into(root.path()).assert_ok();
     for (path, mode) in [
         ("usr/bin/ood-ca", 0o755),
+        ("usr/bin/ood-job", 0o755),
         ("usr/sbin/pun-helper", 0o755),
         ("usr/sbin/ood-ca-hook", 0o755),
         ("usr/include/ood_ca.h", 0o644),

@@ -167,38 +167,42 @@ impl Default for Home {
     }
 }
 
-/// `ood-ca` where this user can run it: a target directory inside a private
-/// home is closed to others, so they get a copy.
+/// `ood-ca` where this user can run it.
 fn program_for(uid: u32) -> PathBuf {
-    use std::sync::OnceLock;
-    static COPY: OnceLock<PathBuf> = OnceLock::new();
-    let built = ood_ca();
+    runnable_by(ood_ca(), uid)
+}
+
+/// A built program where this user can run it: a target directory inside a
+/// private home is closed to others, so they get a copy.
+///
+/// # Panics
+/// If it cannot be copied.
+#[must_use]
+pub fn runnable_by(built: &Path, uid: u32) -> PathBuf {
     let open = built
         .ancestors()
         .all(|p| fs::metadata(p).is_ok_and(|m| m.mode() & 0o001 != 0));
     if open || uid == rustix::process::geteuid().as_raw() {
         return built.to_owned();
     }
-    COPY.get_or_init(|| {
-        // One name a build, so that runs share the copy instead of piling up.
-        let meta = fs::metadata(built).unwrap();
-        let dir = std::env::temp_dir().join(format!(
-            "ood-ca-tests-{:x}-{:x}",
-            meta.ino(),
-            meta.mtime_nsec()
-        ));
-        let copy = dir.join("ood-ca");
-        if !copy.is_file() {
-            let fresh = tempfile::Builder::new()
-                .prefix("ood-ca-tests-")
-                .tempdir()
-                .unwrap();
-            fs::copy(built, fresh.path().join("ood-ca")).unwrap();
-            fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755)).unwrap();
-            // Another test process may have been first: its copy is as good.
-            drop(fs::rename(fresh.path(), &dir));
-        }
-        copy
-    })
-    .clone()
+    // One name a build, so that runs share the copy instead of piling up.
+    let meta = fs::metadata(built).unwrap();
+    let dir = std::env::temp_dir().join(format!(
+        "ood-ca-tests-{:x}-{:x}",
+        meta.ino(),
+        meta.mtime_nsec()
+    ));
+    let name = built.file_name().unwrap();
+    let copy = dir.join(name);
+    if !copy.is_file() {
+        let fresh = tempfile::Builder::new()
+            .prefix("ood-ca-tests-")
+            .tempdir()
+            .unwrap();
+        fs::copy(built, fresh.path().join(name)).unwrap();
+        fs::set_permissions(fresh.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        // Another test process may have been first: its copy is as good.
+        drop(fs::rename(fresh.path(), &dir));
+    }
+    copy
 }

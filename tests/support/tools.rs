@@ -15,7 +15,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("mount", "mount"),
     ("nm", "binutils"),
+    ("nsenter", "util-linux"),
     ("openssl", "openssl"),
+    ("pasta", "passt"),
     ("readelf", "binutils"),
     ("setfacl", "acl"),
     ("setpriv", "util-linux"),
@@ -88,6 +90,15 @@ pub fn pun_helper() -> &'static Path {
 #[must_use]
 pub fn library(name: &str) -> PathBuf {
     built(name, "ood-ca-ffi")
+}
+
+/// The `ood-job` that was built beside this test.
+///
+/// # Panics
+/// If it was not built.
+pub fn ood_job() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| built("ood-job", "ood-job"))
 }
 
 fn built(program: &str, package: &str) -> PathBuf {

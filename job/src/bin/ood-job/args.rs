@@ -1,0 +1,300 @@
+//! The command line, defined once: help, completions and man pages come of it.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ca_core::{ConfigPath, Ttl};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use ood_job::Error;
+use ood_job::publish::PublishFile;
+use ood_job::target::Target;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+`run`: the app's own, 128 and the signal's number if a signal ended it, 125 failed,
+126 the command cannot be executed, 127 there is no such command.";
+
+const RUN_AFTER_HELP: &str = "\
+The app finds in its environment where it should listen (OOD_JOB_APP_HOST and
+OOD_JOB_APP_PORT, or OOD_JOB_APP_SOCKET) and where the portal reaches it
+(OOD_JOB_HOST, OOD_JOB_PORT):
+
+  ood-job run --to 127.0.0.1:8888 --publish connection.yml -- sh -c \\
+    'exec jupyter lab --port=8888 --ServerApp.base_url=/pun/proxy/$OOD_JOB_HOST/$OOD_JOB_PORT/'";
+
+/// Runs an app of yours so that only your own Open OnDemand session reaches it.
+#[derive(Debug, Parser)]
+#[command(name = "ood-job", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Args {
+    /// Where your authority is kept [default: ~/.ood/pki, or pki_dir of the configuration]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    pub(crate) pki_dir: Option<PathBuf>,
+
+    /// The site's configuration [default: /etc/ood/config/ood_ca.yml, which may be missing]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print one JSON object for scripts instead of text for people
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an app behind mutual TLS, in a network of its own
+    Run(Box<Run>),
+    /// List what the processes of this job listen on
+    Ports(Ports),
+    /// Register a destination of yours, served by another TLS end than `run`
+    Register(Register),
+    /// Take a registration away
+    Unregister(Unregister),
+    /// List your registered sessions, and prune those that are gone
+    Sessions(Sessions),
+    /// Say what this node allows and how to run apps here
+    Doctor,
+    /// Print a configuration for another program as the TLS end
+    Config(Config),
+    /// Print a completion script for your shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write the pages of all commands into this directory instead
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = RUN_AFTER_HELP)]
+#[allow(clippy::struct_excessive_bools)]
+pub(crate) struct Run {
+    /// Where the portal comes in [default: a free port of all addresses]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Where the app listens: HOST:PORT, or unix:PATH in a directory of your own [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "WHERE", value_parser = target)]
+    pub(crate) to: Option<Target>,
+
+    /// Pass on HTTP, with headers that the app may trust (the default)
+    #[arg(long, conflicts_with = "tcp")]
+    pub(crate) http: bool,
+
+    /// Pass on bytes: VNC, RDP, SSH
+    #[arg(long, conflicts_with_all = ["header", "header_file", "header_env", "client_cert_headers"])]
+    pub(crate) tcp: bool,
+
+    /// A header that the app may trust; may be repeated. No place for secrets: others see command lines
+    #[arg(long, value_name = "'NAME: VALUE'")]
+    pub(crate) header: Vec<String>,
+
+    /// Such headers from a file of yours, one a line; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) header_file: Vec<PathBuf>,
+
+    /// Such a header, its value from a variable of the environment; may be repeated
+    #[arg(long, value_name = "NAME=VARIABLE")]
+    pub(crate) header_env: Vec<String>,
+
+    /// Tell the app about the client's certificate, in headers X-Client-Cert-…
+    #[arg(long)]
+    pub(crate) client_cert_headers: bool,
+
+    /// Which network the app is in [default: private; host for --to unix:PATH]
+    #[arg(long, value_enum)]
+    pub(crate) network: Option<Network>,
+
+    /// With --network host: I know that every user of this node can reach the app
+    #[arg(long)]
+    pub(crate) allow_unisolated: bool,
+
+    /// Let the app see this node's processes (and leave those that it forgets to be hunted down)
+    #[arg(long)]
+    pub(crate) no_pidns: bool,
+
+    /// How the app reaches the world
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) outbound: Outbound,
+
+    /// Write host, port and session here once the app answers: a .yml or .json file
+    #[arg(long, value_name = "FILE", value_parser = publish_file)]
+    pub(crate) publish: Option<PublishFile>,
+
+    /// How long the app may take to answer
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
+    pub(crate) ready_timeout: Duration,
+
+    /// What counts as an answer [default: http; tcp with --tcp]
+    #[arg(long, value_enum)]
+    pub(crate) ready: Option<Ready>,
+
+    /// A line for each connection or request goes here, - for standard error [default: refusals only, there]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
+
+    /// The app and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// Its own
+    Private,
+    /// The node's, which every user of the node is in
+    Host,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Outbound {
+    /// By whichever of the two is installed
+    #[default]
+    Auto,
+    /// By pasta (package passt)
+    Pasta,
+    /// By slirp4netns
+    Slirp4netns,
+    /// Not at all
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ready {
+    /// An answer of HTTP, whatever its status
+    Http,
+    /// A connection
+    Tcp,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Ports {
+    /// Of this process and those below it, instead of the whole job
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<i32>,
+
+    /// Print `host:port`, a line each, for the TCP ports that others can reach
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) lines: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Register {
+    /// The port of the TLS end
+    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+
+    /// Under this name or IPv4 address only; may be repeated [default: all of this node's]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Vec<String>,
+
+    /// The process that serves it: the registration ends with it
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<i32>,
+
+    /// How long the registration counts [default: as long as the job, or 35d]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    pub(crate) ttl: Option<Ttl>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Unregister {
+    /// As `ood-job sessions` shows it
+    #[arg(value_name = "HOST:PORT", value_parser = place)]
+    pub(crate) place: (String, u16),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Sessions {
+    /// Ask the batch system too whether the jobs of other nodes still run
+    #[arg(long)]
+    pub(crate) ask_scheduler: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Config {
+    /// Which program
+    #[arg(value_enum)]
+    pub(crate) program: Program,
+
+    /// Where it listens
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: SocketAddr,
+
+    /// Where the app listens
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) to: SocketAddr,
+
+    /// The directory that `ood-ca issue --out DIR` has written
+    #[arg(long, value_name = "DIR", value_parser = config_path)]
+    pub(crate) certs: ConfigPath,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Program {
+    /// caddy run --config FILE (2.6 or later)
+    Caddy,
+    /// stunnel FILE
+    Stunnel,
+    /// nginx -e stderr -c FILE
+    Nginx,
+    /// haproxy -db -f FILE
+    Haproxy,
+    /// sh FILE
+    Ghostunnel,
+}
+
+fn target(input: &str) -> Result<Target, String> {
+    Target::parse(input).map_err(explained)
+}
+
+fn publish_file(input: &str) -> Result<PublishFile, String> {
+    PublishFile::parse(input.as_ref()).map_err(explained)
+}
+
+fn ttl(input: &str) -> Result<Ttl, String> {
+    Ttl::parse(input).map_err(|e| explained(e.into()))
+}
+
+/// A number of seconds or minutes: shorter than a lifetime may be.
+fn span(input: &str) -> Result<Duration, String> {
+    ca_core::Span::parse(input)
+        .map(ca_core::Span::as_duration)
+        .map_err(str::to_owned)
+}
+
+fn config_path(input: &str) -> Result<ConfigPath, String> {
+    ConfigPath::parse(input).map_err(str::to_owned)
+}
+
+fn place(input: &str) -> Result<(String, u16), String> {
+    let parsed = input.rsplit_once(':').and_then(|(host, port)| {
+        let port = port.parse().ok()?;
+        Some((host.to_owned(), port))
+    });
+    parsed.ok_or_else(|| "write it as n001.cluster.example:40123".into())
+}
+
+/// What clap prints behind "invalid value", which has quoted the value already.
+fn explained(error: Error) -> String {
+    let why = match &error {
+        Error::BadArgument { why, .. } => (*why).to_owned(),
+        Error::Core(ca_core::Error::BadName { why, .. } | ca_core::Error::BadTtl { why, .. }) => {
+            (*why).to_owned()
+        }
+        other => other.to_string(),
+    };
+    match error.hint() {
+        Some(hint) => format!("{why}\nhint: {hint}"),
+        None => why,
+    }
+}

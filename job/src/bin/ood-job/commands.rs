@@ -1,0 +1,368 @@
+//! One function for each command: call the library, print the outcome.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ca_core::doctor::Verdict;
+use ca_core::{PkiLocation, SiteConfig, Ttl, now};
+use clap::CommandFactory;
+use ood_job::headers::{self, Source};
+use ood_job::node::Node;
+use ood_job::ports::{self, Whose};
+use ood_job::ready::Check;
+use ood_job::run::{NetworkName, Notice, RunRequest};
+use ood_job::sandbox::Outbound;
+use ood_job::scheduler::{self, Job};
+use ood_job::sessions::{self, Holder, JobId, Record, Registry, Session};
+use ood_job::{Error, Result, config, doctor};
+use ood_relay::{Event, Format, Lines, Log, Mode};
+use serde_json::json;
+
+use crate::args::{self, Args, Command};
+use crate::{json, print};
+
+/// Runs the command and returns its exit code.
+pub(crate) fn run(args: &Args) -> Result<u8> {
+    match &args.command {
+        Command::Run(options) => run_app(args, options),
+        Command::Ports(options) => list_ports(args, options),
+        Command::Register(options) => register(args, options),
+        Command::Unregister(options) => unregister(args, options),
+        Command::Sessions(options) => list_sessions(args, options),
+        Command::Doctor => Ok(examine(args)),
+        Command::Config(options) => {
+            print_config(options);
+            Ok(0)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "ood-job", &mut script);
+            print::raw(&script);
+            Ok(0)
+        }
+        Command::Man { out } => man(out.as_deref()),
+    }
+}
+
+fn site(args: &Args) -> Result<SiteConfig> {
+    Ok(SiteConfig::load(args.config.as_deref())?)
+}
+
+fn run_app(args: &Args, options: &args::Run) -> Result<u8> {
+    let site = site(args)?;
+    let pki = match &args.pki_dir {
+        Some(dir) => PkiLocation::at(dir)?,
+        None => PkiLocation::for_user(&site)?,
+    };
+    let lines = options.header.iter().cloned().map(Source::Line);
+    let files = options.header_file.iter().cloned().map(Source::File);
+    let env = options.header_env.iter().cloned().map(Source::Env);
+    let sources: Vec<Source> = lines.chain(files).chain(env).collect();
+    let var = |name: &str| std::env::var(name).ok();
+    let headers = headers::gather(&sources, var, options.client_cert_headers)?;
+    let request = RunRequest {
+        command: options.command.clone(),
+        listen: options.listen,
+        target: options.to.clone().unwrap_or_default(),
+        mode: if options.tcp { Mode::Tcp } else { Mode::Http },
+        headers,
+        network: options.network.map(|network| match network {
+            args::Network::Private => NetworkName::Private,
+            args::Network::Host => NetworkName::Host,
+        }),
+        pid_namespace: !options.no_pidns,
+        outbound: match options.outbound {
+            args::Outbound::Auto => Outbound::Auto,
+            args::Outbound::Pasta => Outbound::Pasta,
+            args::Outbound::Slirp4netns => Outbound::Slirp4netns,
+            args::Outbound::None => Outbound::None,
+        },
+        allow_unisolated: options.allow_unisolated,
+        publish: options.publish.clone(),
+        ready_timeout: options.ready_timeout,
+        ready: match options.ready {
+            Some(args::Ready::Http) => Check::Http,
+            Some(args::Ready::Tcp) => Check::Tcp,
+            None if options.tcp => Check::Tcp,
+            None => Check::Http,
+        },
+        pki,
+        site,
+        log: log(options.access_log.as_deref())?,
+    };
+    ood_job::run::run(request, tell)
+}
+
+/// Refusals and troubles, and not each request.
+#[derive(Debug)]
+struct Troubles(Lines<std::io::Stderr>);
+
+impl Log for Troubles {
+    fn log(&self, event: &Event) {
+        let expected = matches!(
+            event,
+            Event::Request(_) | Event::Connection(_) | Event::Draining { .. }
+        );
+        if !expected {
+            self.0.log(event);
+        }
+    }
+}
+
+fn log(file: Option<&Path>) -> Result<Arc<dyn Log>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let Some(path) = file else {
+        return Ok(Arc::new(Troubles(Lines::new(
+            std::io::stderr(),
+            Format::Text,
+        ))));
+    };
+    if path == Path::new("-") {
+        return Ok(Arc::new(Lines::new(std::io::stderr(), Format::Text)));
+    }
+    let mut options = std::fs::File::options();
+    let opened = options.create(true).append(true).mode(0o600).open(path);
+    let file = opened.map_err(|e| Error::io("write the access log", path, e))?;
+    let format = match path.extension() {
+        Some(end) if end == "json" => Format::Json,
+        _ => Format::Text,
+    };
+    Ok(Arc::new(Lines::new(file, format)))
+}
+
+fn tell(notice: Notice) {
+    match notice {
+        Notice::Unisolated(why) => print::warning(why),
+        Notice::Degraded(what) => print::warning(&what),
+        Notice::NotRenewed(error) => {
+            print::warning(&format!(
+                "the certificate could not be renewed yet: {error}"
+            ));
+        }
+        Notice::Ready { connection, after } => print::remark(&format!(
+            "ood-job: ready at {}:{} after {:.2} s",
+            connection.host,
+            connection.port,
+            after.as_secs_f64()
+        )),
+        _ => {}
+    }
+}
+
+fn list_ports(args: &Args, options: &args::Ports) -> Result<u8> {
+    let whose = options.pid.map_or(Whose::Job, Whose::Tree);
+    let ports = ports::of_job(whose)?;
+    if args.json {
+        let rows: Vec<_> = ports.iter().map(json::port).collect();
+        json::print(&json!({ "ports": rows }));
+    } else if options.lines {
+        let host = Node::current(&site(args)?).host().unwrap_or_default();
+        let open = ports.iter().filter(|p| p.is_open());
+        let tcp = open.filter(|p| p.protocol.to_string() == "tcp");
+        let mut numbers: Vec<u16> = tcp.map(|p| p.address.port()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        for number in numbers {
+            print::line(&format!("{host}:{number}"));
+        }
+    } else {
+        let heads = ["PROTO", "ADDRESS", "PID", "COMMAND", "REACHED BY"];
+        let mut rows = vec![heads.map(String::from).to_vec()];
+        rows.extend(ports.iter().map(|p| {
+            let reach = match (p.private, p.is_open()) {
+                (true, _) => "its own network",
+                (false, true) => "everybody",
+                (false, false) => "this node's users",
+            };
+            vec![
+                p.protocol.to_string(),
+                p.address.to_string(),
+                p.pid.to_string(),
+                p.command.clone(),
+                reach.into(),
+            ]
+        }));
+        print::table(&rows);
+    }
+    Ok(0)
+}
+
+fn register(args: &Args, options: &args::Register) -> Result<u8> {
+    let (site, at) = (site(args)?, now());
+    let node = Node::current(&site);
+    let job = Job::current(at);
+    let hosts = if options.host.is_empty() {
+        node.registered_names()
+    } else {
+        options.host.clone()
+    };
+    let first = options.host.first().cloned();
+    let host = first.or_else(|| node.host()).ok_or_else(|| {
+        Error::Core(ca_core::Error::BadRequest {
+            why: "this node has neither a name nor an address that others could use".into(),
+            hint: "name it with --host",
+        })
+    })?;
+    let ttl = options
+        .ttl
+        .unwrap_or_else(|| scheduler::leaf_lifetime(job.as_ref(), &site, at));
+    let seconds = i64::try_from(Ttl::as_secs(ttl)).unwrap_or(i64::MAX);
+    let record = Record {
+        session: sessions::new_id()?,
+        host,
+        port: options.port,
+        holder: options.pid.map(Holder::of).transpose()?,
+        job: job.as_ref().map(JobId::from),
+        created: at,
+        expires: at.saturating_add(time::Duration::seconds(seconds)),
+        command: None,
+    };
+    let registry = Registry::for_user()?;
+    registry.prune(at)?;
+    registry.register(&record, &hosts)?;
+    let all = registry.list(at)?;
+    if let Some(session) = all.iter().find(|s| s.record.session == record.session) {
+        if args.json {
+            json::print(&json::session(session));
+        } else {
+            print::line(&format!("registered: {}", session.names.join(" ")));
+        }
+    }
+    Ok(0)
+}
+
+fn unregister(args: &Args, options: &args::Unregister) -> Result<u8> {
+    let (host, port) = &options.place;
+    let session = Registry::for_user()?.unregister(host, *port)?;
+    if args.json {
+        json::print(&json::session(&session));
+    } else {
+        print::line(&format!("unregistered: {}", session.names.join(" ")));
+    }
+    Ok(0)
+}
+
+fn list_sessions(args: &Args, options: &args::Sessions) -> Result<u8> {
+    let registry = Registry::for_user()?;
+    let at = now();
+    let pruned = if options.ask_scheduler {
+        registry.prune_asking(at, scheduler::has_ended)?
+    } else {
+        registry.prune(at)?
+    };
+    let live = registry.list(at)?;
+    if args.json {
+        let rows = |all: &[Session]| all.iter().map(json::session).collect::<Vec<_>>();
+        json::print(&json!({ "sessions": rows(&live), "pruned": rows(&pruned) }));
+        return Ok(0);
+    }
+    let heads = ["SESSION", "WHERE", "JOB", "COMMAND", "UNTIL"];
+    let mut rows = vec![heads.map(String::from).to_vec()];
+    rows.extend(live.iter().map(|session| {
+        let record = &session.record;
+        let job = record
+            .job
+            .as_ref()
+            .map(|j| format!("{} {}", j.scheduler, j.id));
+        vec![
+            record.session.chars().take(8).collect(),
+            format!("{}:{}", record.host, record.port),
+            job.unwrap_or_else(|| "-".into()),
+            record.command.clone().unwrap_or_else(|| "-".into()),
+            print::time(record.expires),
+        ]
+    }));
+    if live.is_empty() {
+        print::line("no sessions");
+    } else {
+        print::table(&rows);
+    }
+    for session in &pruned {
+        print::line(&format!(
+            "pruned: {}:{} ({})",
+            session.record.host, session.record.port, session.state
+        ));
+    }
+    Ok(0)
+}
+
+fn examine(args: &Args) -> u8 {
+    let report = doctor::examine();
+    let worst = report.checks.iter().map(|c| c.verdict).max();
+    let command = format!("ood-job run {}", report.mode.flags());
+    let command = command.trim_end();
+    if args.json {
+        let checks: Vec<_> = report
+            .checks
+            .iter()
+            .map(|c| {
+                json!({
+                    "name": c.name,
+                    "verdict": c.verdict.to_string(),
+                    "detail": c.detail,
+                    "fix": c.fix,
+                })
+            })
+            .collect();
+        json::print(&json!({
+            "verdict": worst.unwrap_or(Verdict::Ok).to_string(),
+            "checks": checks,
+            "mode": report.mode.to_string(),
+            "command": command,
+        }));
+    } else {
+        let mut rows = Vec::new();
+        for check in &report.checks {
+            rows.push(vec![
+                check.verdict.to_string(),
+                check.name.to_owned(),
+                check.detail.clone(),
+            ]);
+            if let Some(fix) = &check.fix {
+                rows.push(vec![String::new(), String::new(), format!("fix: {fix}")]);
+            }
+        }
+        print::table(&rows);
+        print::line(&format!("run apps here with: {command} -- COMMAND"));
+    }
+    u8::from(worst == Some(Verdict::Failed))
+}
+
+fn print_config(options: &args::Config) {
+    let program = match options.program {
+        args::Program::Caddy => config::Program::Caddy,
+        args::Program::Stunnel => config::Program::Stunnel,
+        args::Program::Nginx => config::Program::Nginx,
+        args::Program::Haproxy => config::Program::Haproxy,
+        args::Program::Ghostunnel => config::Program::Ghostunnel,
+    };
+    let ends = config::Ends {
+        listen: options.listen,
+        to: options.to,
+        certs: options.certs.clone(),
+    };
+    print::raw(config::render(program, &ends).as_bytes());
+    if program == config::Program::Caddy {
+        // JSON has no comments.
+        print::remark(&format!(
+            "run it with: STEPPATH={}/caddy caddy run --config FILE   (without STEPPATH, a library of Caddy's makes ~/.step)",
+            options.certs.as_str()
+        ));
+    }
+}
+
+fn man(out: Option<&Path>) -> Result<u8> {
+    match out {
+        Some(dir) => clap_mangen::generate_to(Args::command(), dir)
+            .map_err(|e| Error::io("write the manual pages to", dir, e))?,
+        None => {
+            let mut page = Vec::new();
+            let rendered = clap_mangen::Man::new(Args::command()).render(&mut page);
+            rendered.map_err(|e| {
+                Error::io("write the manual page to", Path::new("standard output"), e)
+            })?;
+            print::raw(&page);
+        }
+    }
+    Ok(0)
+}

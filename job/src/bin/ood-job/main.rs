@@ -1,0 +1,45 @@
+//! `ood-job`: an app of a job, behind mutual TLS, on the command line.
+//!
+//! Parses arguments, calls the library, prints. Nothing else happens here.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod json;
+mod print;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    protect_keys();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match commands::run(&args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            print::failure(&error, args.json);
+            ExitCode::from(match args.command {
+                Command::Run(_) => error.run_exit_code(),
+                _ => 1,
+            })
+        }
+    }
+}
+
+/// The process holds private keys: no core dump, and no debugger of the same
+/// user, such as the app. Limits and the umask stay as they are, for the app
+/// inherits them; what is written here has its mode from birth.
+fn protect_keys() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    // Where a container forbids it, the command still works.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}

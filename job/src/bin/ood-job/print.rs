@@ -1,0 +1,81 @@
+//! Text for people. Everything passes through [`printable`], so that no name of
+//! a process or a host can write control sequences to a terminal.
+
+use std::io::Write;
+
+use ood_job::Error;
+
+use crate::json;
+
+/// Writes a line to standard output. A closed pipe is the reader's choice.
+pub(crate) fn line(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{}", printable(text));
+}
+
+/// Writes what is already laid out.
+pub(crate) fn raw(bytes: &[u8]) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+}
+
+/// Writes a line to standard error: the app's own output is not mixed with it.
+pub(crate) fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(text));
+}
+
+pub(crate) fn warning(text: &str) {
+    remark(&format!("warning: {text}"));
+}
+
+pub(crate) fn failure(error: &Error, as_json: bool) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "error: {}", printable(&error.to_string()));
+    if let Some(hint) = error.hint() {
+        let _ = writeln!(stderr, "hint: {}", printable(&hint));
+    }
+    drop(stderr);
+    if as_json {
+        json::print(&json::error(error));
+    }
+}
+
+/// The text with control characters made visible.
+fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let hidden = c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
+            let escaped = hidden.then(|| c.escape_debug());
+            escaped.into_iter().flatten().chain((!hidden).then_some(c))
+        })
+        .collect()
+}
+
+/// `2026-11-22 10:00 UTC`
+pub(crate) fn time(at: time::OffsetDateTime) -> String {
+    let at = at.to_offset(time::UtcOffset::UTC);
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02} UTC",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute()
+    )
+}
+
+/// Rows of cells, each column as wide as its widest cell.
+pub(crate) fn table(rows: &[Vec<String>]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        line(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}

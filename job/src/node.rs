@@ -1,0 +1,179 @@
+//! What this node is called, where it can be reached, and a free port on it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+use ca_core::{Authority, HostName, LeafRequest, PeerName, PortRange, SiteConfig, Ttl, VerifyHost};
+
+use crate::error::{Error, Result};
+
+/// Attempts to find a free port before giving up: all taken is next to
+/// impossible.
+const ATTEMPTS: u32 = 200;
+
+/// The names and addresses under which this node is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    names: Vec<HostName>,
+    addresses: Vec<IpAddr>,
+    domain: Option<HostName>,
+}
+
+impl Node {
+    /// Finds them without asking any name server.
+    #[must_use]
+    pub fn current(site: &SiteConfig) -> Self {
+        Node {
+            names: ca_core::node::host_names(site.domain.as_ref()),
+            addresses: interface_addresses(),
+            domain: site.domain.clone(),
+        }
+    }
+
+    /// The names, the node's own first.
+    #[must_use]
+    pub fn names(&self) -> &[HostName] {
+        &self.names
+    }
+
+    /// The full name, by which the portal reaches this node: below the site's
+    /// domain where it has one. An address if the node has no name.
+    #[must_use]
+    pub fn host(&self) -> Option<String> {
+        let below = |name: &&HostName| {
+            let domain = self.domain.as_ref();
+            domain.is_some_and(|d| name.as_str().ends_with(&format!(".{d}")))
+        };
+        let names = &self.names;
+        let full = names.iter().find(below);
+        let full = full.or_else(|| names.iter().find(|name| !name.is_short()));
+        let name = full.or(names.first()).map(ToString::to_string);
+        name.or_else(|| self.addresses.first().map(ToString::to_string))
+    }
+
+    /// Everything that a URL may call this node: what is registered, as the PUN
+    /// looks a session up by the name in the URL, made full by the site's domain.
+    #[must_use]
+    pub fn registered_names(&self) -> Vec<String> {
+        let names = self.names.iter().map(ToString::to_string);
+        // The portal takes IPv6 hosts by name only.
+        let addresses = self.addresses.iter().filter(|a| a.is_ipv4());
+        let all = names.chain(addresses.map(ToString::to_string));
+        let all: BTreeSet<String> = all.collect();
+        all.into_iter().collect()
+    }
+
+    /// The leaf with which this node answers: all its names and addresses that
+    /// the authority may sign for.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if an address cannot stand in a leaf.
+    pub fn leaf(&self, authority: &Authority, ttl: Ttl) -> Result<LeafRequest> {
+        let names = self.names.iter();
+        let names = names.filter(|name| authority.permits(&PeerName::Host((*name).clone())));
+        let mut request = LeafRequest::server(names.cloned());
+        let addresses = self.addresses.iter();
+        for address in addresses.filter(|a| authority.permits(&PeerName::Ip(**a))) {
+            request = request.with_ip(*address)?;
+        }
+        if authority.site().verify_host == VerifyHost::User {
+            request = request.with_any_host()?;
+        }
+        Ok(request.with_ttl(ttl))
+    }
+}
+
+/// Addresses of this node that others may reach it by: neither loopback nor
+/// link-local. At most 16, so that a leaf has room for them.
+fn interface_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+    });
+    let reachable = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
+    };
+    let all: BTreeSet<IpAddr> = addresses.filter(reachable).collect();
+    all.into_iter().take(16).collect()
+}
+
+/// Takes a port, from now on and for good: nobody can be in between. Without a
+/// port of the caller's choice, a free one that the portal lets through.
+///
+/// # Errors
+/// [`Error::Listen`].
+pub fn listen(wanted: Option<SocketAddr>, range: PortRange) -> Result<TcpListener> {
+    let address = wanted.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let fail = |source: io::Error| Error::Listen {
+        address: address.to_string(),
+        source,
+    };
+    if address.port() != 0 {
+        return TcpListener::bind(address).map_err(fail);
+    }
+    // What the system chooses is seldom one that a site has closed.
+    let listener = TcpListener::bind(address).map_err(fail)?;
+    if range.contains(listener.local_addr().map_err(fail)?.port()) {
+        return Ok(listener);
+    }
+    drop(listener);
+    let count = u32::from(range.last() - range.first()) + 1;
+    let mut last = io::ErrorKind::AddrInUse.into();
+    for _ in 0..ATTEMPTS {
+        let offset = crate::random::<4>().map(u32::from_ne_bytes)? % count;
+        let port = range.first() + u16::try_from(offset).unwrap_or(0);
+        match TcpListener::bind((address.ip(), port)) {
+            Ok(listener) => return Ok(listener),
+            Err(e) => last = e,
+        }
+    }
+    Err(fail(last))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn node(names: &[&str], domain: Option<&str>) -> Node {
+        let parse = |name: &&str| HostName::parse(name).unwrap();
+        Node {
+            names: names.iter().map(parse).collect(),
+            addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
+            domain: domain.as_ref().map(parse),
+        }
+    }
+
+    #[test]
+    fn the_full_name_is_published() {
+        let host = |names: &[&str], domain| node(names, domain).host().unwrap();
+        assert_eq!(host(&["n1", "n1.ib.example"], None), "n1.ib.example");
+        let both = ["n1", "n1.ib.example", "n1.cluster.example"];
+        assert_eq!(host(&both, Some("cluster.example")), "n1.cluster.example");
+        assert_eq!(host(&["n1"], None), "n1");
+        assert_eq!(host(&[], None), "10.0.0.5");
+    }
+
+    #[test]
+    fn every_name_that_a_url_may_hold_is_registered() {
+        let names = node(&["n1", "n1.cluster.example"], None).registered_names();
+        assert_eq!(names, ["10.0.0.5", "n1", "n1.cluster.example"]);
+    }
+
+    #[test]
+    fn a_free_port_lies_in_the_sites_range_and_is_held() {
+        let range = PortRange::parse("20100-20199").unwrap();
+        let listener = listen(None, range).unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(range.contains(address.port()));
+        let taken = listen(Some(address), range).unwrap_err();
+        assert_eq!(taken.code(), "listen");
+        assert!(taken.hint().unwrap().contains("--listen"));
+    }
+}

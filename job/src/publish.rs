@@ -1,0 +1,172 @@
+//! Telling the portal where the app is: `connection.yml` or JSON.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use ca_core::store::{Access, Dir, Durability};
+
+use crate::error::{Error, Result};
+
+/// Where an app can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The node's full name.
+    pub host: String,
+    /// The port of the TLS end.
+    pub port: u16,
+    /// The session's random identifier.
+    pub session: String,
+}
+
+/// The file that says so.
+#[derive(Clone, Debug)]
+pub struct PublishFile {
+    dir: PathBuf,
+    name: String,
+    json: bool,
+}
+
+impl PublishFile {
+    /// A path whose ending says what is written: `.json`, or `.yml` and `.yaml`.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for another ending.
+    pub fn parse(path: &Path) -> Result<Self> {
+        let refuse = |why| {
+            Error::argument(
+                "file to publish in",
+                &path.to_string_lossy(),
+                why,
+                "name a file such as connection.yml or connection.json",
+            )
+        };
+        let absolute = std::path::absolute(path).map_err(|_| refuse("it names no file"))?;
+        let name = absolute.file_name().and_then(|name| name.to_str());
+        let (Some(name), Some(dir)) = (name, absolute.parent()) else {
+            return Err(refuse("it names no file"));
+        };
+        let json = match absolute.extension().and_then(|e| e.to_str()) {
+            Some("json") => true,
+            Some("yml" | "yaml") => false,
+            _ => return Err(refuse("its ending says neither YAML nor JSON")),
+        };
+        Ok(PublishFile {
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+            json,
+        })
+    }
+
+    /// Whether it could be written: before an app is started for nothing.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if its directory is not there.
+    pub fn check(&self) -> Result<()> {
+        Dir::open(&self.dir)?;
+        Ok(())
+    }
+
+    /// Writes it in one step, for its owner alone.
+    ///
+    /// # Errors
+    /// [`Error::Core`].
+    pub fn write(&self, connection: &Connection) -> Result<()> {
+        let text = if self.json {
+            json(connection)
+        } else {
+            yaml(connection)
+        };
+        let dir = Dir::open(&self.dir)?;
+        dir.replace(
+            &self.name,
+            text.as_bytes(),
+            Access::Private,
+            Durability::Relaxed,
+        )?;
+        Ok(())
+    }
+
+    /// Takes it away, unless another session has written it since.
+    ///
+    /// # Errors
+    /// [`Error::Core`].
+    pub fn remove(&self, session: &str) -> Result<()> {
+        let dir = Dir::open(&self.dir)?;
+        let content = dir.read(&self.name, Access::Private, 4096)?;
+        if content.is_some_and(|text| String::from_utf8_lossy(&text).contains(session)) {
+            dir.remove(&self.name)?;
+        }
+        Ok(())
+    }
+}
+
+fn json(connection: &Connection) -> String {
+    let Connection {
+        host,
+        port,
+        session,
+    } = connection;
+    let value = serde_json::json!({ "host": host, "port": port, "session": session });
+    format!("{value}\n")
+}
+
+/// What [`Connection`] holds has letters, digits, dots, hyphens and colons: it
+/// needs no more than quotes.
+fn yaml(connection: &Connection) -> String {
+    let mut text = String::from("---\n");
+    let _ = writeln!(text, "host: \"{}\"", connection.host);
+    let _ = writeln!(text, "port: {}", connection.port);
+    let _ = writeln!(text, "session: \"{}\"", connection.session);
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn connection(session: &str) -> Connection {
+        Connection {
+            host: "n1.cluster.example".into(),
+            port: 4000,
+            session: session.into(),
+        }
+    }
+
+    #[test]
+    fn the_ending_decides_what_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = dir.path().join(name);
+            PublishFile::parse(&path)
+                .unwrap()
+                .write(&connection("ab12"))
+                .unwrap();
+            std::fs::read_to_string(path).unwrap()
+        };
+        assert_eq!(
+            write("connection.yml"),
+            "---\nhost: \"n1.cluster.example\"\nport: 4000\nsession: \"ab12\"\n"
+        );
+        assert_eq!(
+            write("c.json"),
+            "{\"host\":\"n1.cluster.example\",\"port\":4000,\"session\":\"ab12\"}\n"
+        );
+        for bad in ["connection", "connection.txt", "/"] {
+            assert!(PublishFile::parse(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_another_session_has_written_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("connection.yml");
+        let file = PublishFile::parse(&path).unwrap();
+        file.write(&connection("second")).unwrap();
+        file.remove("first").unwrap();
+        assert!(path.exists());
+        file.remove("second").unwrap();
+        assert!(!path.exists());
+        file.remove("second").unwrap();
+    }
+}

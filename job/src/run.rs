@@ -1,0 +1,277 @@
+//! Running an app: what is asked for, what it is checked against, and the order
+//! in which things happen.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ca_core::{PkiLocation, SiteConfig, now};
+use ood_relay::{Headers, Log, Mode};
+
+use crate::error::{Error, Result};
+use crate::node::{self, Node};
+use crate::processes;
+use crate::publish::{Connection, PublishFile};
+use crate::ready::Check;
+use crate::sandbox::{self, Network, Outbound, Plan};
+use crate::scheduler::Job;
+use crate::sessions::{self, Registry};
+use crate::supervise::{Backend, Supervisor};
+use crate::target::Target;
+use crate::terminal;
+
+/// Threads that move bytes: more than a TLS end of one user has use for.
+const MOST_THREADS: usize = 4;
+
+/// Everything that decides how an app is run.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    /// The program and its arguments.
+    pub command: Vec<OsString>,
+    /// Where the TLS end listens; without it, on a free port of all addresses.
+    pub listen: Option<SocketAddr>,
+    /// Where the app listens.
+    pub target: Target,
+    /// What passes.
+    pub mode: Mode,
+    /// Headers that the app may trust.
+    pub headers: Headers,
+    /// What the app shares with the node. Without it a network of its own, or,
+    /// for an app on a Unix socket, the node's.
+    pub network: Option<NetworkName>,
+    /// Whether its processes have numbers of their own.
+    pub pid_namespace: bool,
+    /// How it reaches the world.
+    pub outbound: Outbound,
+    /// Whether `--network host` is really meant.
+    pub allow_unisolated: bool,
+    /// Where to tell the portal about it.
+    pub publish: Option<PublishFile>,
+    /// How long it may take to answer.
+    pub ready_timeout: Duration,
+    /// What counts as an answer.
+    pub ready: Check,
+    /// Where the authority is.
+    pub pki: PkiLocation,
+    /// The site's settings.
+    pub site: SiteConfig,
+    /// Who is told of connections and requests.
+    pub log: Arc<dyn Log>,
+}
+
+/// What an app shares with the node, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkName {
+    /// Its network is its own.
+    Private,
+    /// Everything.
+    Host,
+}
+
+/// What happens meanwhile, for who watches.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The app is less isolated than it could be.
+    Unisolated(&'static str),
+    /// Something does not work though the rest does.
+    Degraded(String),
+    /// The app answers, and the portal has been told.
+    Ready {
+        /// Where it can be reached.
+        connection: Connection,
+        /// From its start.
+        after: Duration,
+    },
+    /// The certificate was renewed.
+    Renewed,
+    /// The certificate could not be renewed yet.
+    NotRenewed(Error),
+}
+
+/// Runs an app to its end and returns its exit code: 128 and the signal's number
+/// if a signal has ended it. `notice` is called from other threads too.
+///
+/// Must be called before this process has a second thread.
+///
+/// # Errors
+/// [`Error::Unisolated`], [`Error::Listen`], [`Error::Isolation`],
+/// [`Error::Start`], [`Error::NotReady`] and whatever the authority has to say.
+/// The app has then ended, or never run.
+pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static) -> Result<u8> {
+    let network = check(&request, &notice)?;
+    let registry = Registry::for_user()?;
+    registry.prune(now())?;
+    let node = Node::current(&request.site);
+    let listener = node::listen(request.listen, request.site.port_range)?;
+    let port = listener
+        .local_addr()
+        .map_err(|e| Error::system("tell the port", e))?
+        .port();
+    let connection = Connection {
+        host: node.host().ok_or_else(|| {
+            Error::argument(
+                "node",
+                "",
+                "it has neither a name nor an address that others could use",
+                "set domain in the site's ood_ca.yml",
+            )
+        })?,
+        port,
+        session: sessions::new_id()?,
+    };
+    let terminal = terminal::in_foreground();
+    let clone = |fd: &std::os::fd::OwnedFd| fd.try_clone();
+    let keepers = terminal.as_ref().map(clone).transpose();
+    let plan = Plan {
+        command: request.command.clone(),
+        env: environment(&request, &connection),
+        network,
+        terminal: keepers.map_err(|e| Error::system("use the terminal", e))?,
+        on_orphaned: {
+            let (registry, node) = (registry.clone(), node.clone());
+            let (connection, publish) = (connection.clone(), request.publish.clone());
+            Box::new(move || {
+                forget(&registry, &node, publish.as_ref(), &connection);
+            })
+        },
+    };
+    let strangers = processes::children();
+    let launched = sandbox::launch(plan)?;
+    let runtime = runtime()?;
+    let _inside = runtime.enter();
+    let (control, backend) = match &request.target {
+        Target::Tcp(address) => {
+            let (control, inside) = launched.attach(*address).map_err(keeper_failed)?;
+            let backend = match network {
+                Network::Private { .. } => Backend::new(inside),
+                Network::Host => Backend::new(ood_relay::TcpBackend(*address)),
+            };
+            (control, backend)
+        }
+        Target::Unix(path) => {
+            let anywhere = SocketAddr::from(([127, 0, 0, 1], 1));
+            let (control, _) = launched.attach(anywhere).map_err(keeper_failed)?;
+            (control, Backend::new(ood_relay::UnixBackend(path.clone())))
+        }
+    };
+    let supervisor = Supervisor {
+        job: Job::current(now()),
+        network,
+        node,
+        registry,
+        connection,
+        listener: Some(listener),
+        control,
+        backend,
+        terminal,
+        strangers,
+        notice: Box::new(notice),
+        request,
+    };
+    runtime.block_on(supervisor.run())
+}
+
+fn keeper_failed(error: std::io::Error) -> Error {
+    Error::system("talk to the app's keeper", error)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(MOST_THREADS))
+        .enable_all()
+        .build()
+        .map_err(|e| Error::system("start threads", e))
+}
+
+/// What can be seen to be wrong before anything is started.
+fn check(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Network> {
+    if request.command.is_empty() {
+        return Err(Error::argument(
+            "command",
+            "",
+            "there is none",
+            "put it behind --, as in: ood-job run -- jupyter lab",
+        ));
+    }
+    request.target.check_private()?;
+    if let Some(publish) = &request.publish {
+        publish.check()?;
+    }
+    let private = Network::Private {
+        pid_namespace: request.pid_namespace,
+        outbound: request.outbound,
+    };
+    match (&request.target, request.network) {
+        (Target::Tcp(address), None | Some(NetworkName::Private)) => {
+            if address.ip().to_canonical().is_loopback() {
+                return Ok(private);
+            }
+            Err(Error::argument(
+                "destination",
+                &address.to_string(),
+                "in a network of its own the app is at 127.0.0.1",
+                "write --to 127.0.0.1:PORT; for another host run with --network host --allow-unisolated",
+            ))
+        }
+        (Target::Unix(_), Some(NetworkName::Private)) => Ok(private),
+        (Target::Unix(_), _) => {
+            notice(Notice::Unisolated(
+                "the app shares the node's network: its socket is yours alone, but whatever else it listens on is open to every user of this node",
+            ));
+            Ok(Network::Host)
+        }
+        (Target::Tcp(_), Some(NetworkName::Host)) if request.allow_unisolated => {
+            notice(Notice::Unisolated(
+                "the app shares the node's network: every user of this node can reach its port past your certificate",
+            ));
+            Ok(Network::Host)
+        }
+        (Target::Tcp(_), Some(NetworkName::Host)) => Err(Error::Unisolated {
+            why: "with --network host every user of this node can reach the app's port past your certificate"
+                .into(),
+            hint: "if the app asks for a password of its own, add --allow-unisolated; else use --to unix:PATH or the private network",
+        }),
+    }
+}
+
+/// What the app is told: where it should listen, and where the portal reaches it,
+/// which an app with a base URL must know before it starts.
+fn environment(request: &RunRequest, connection: &Connection) -> Vec<(String, OsString)> {
+    let mut env: Vec<(String, OsString)> = vec![
+        ("OOD_JOB_HOST".into(), (&connection.host).into()),
+        ("OOD_JOB_PORT".into(), connection.port.to_string().into()),
+        ("OOD_JOB_SESSION".into(), (&connection.session).into()),
+    ];
+    match &request.target {
+        Target::Tcp(address) => {
+            env.push(("OOD_JOB_APP_HOST".into(), address.ip().to_string().into()));
+            env.push(("OOD_JOB_APP_PORT".into(), address.port().to_string().into()));
+        }
+        Target::Unix(path) => env.push(("OOD_JOB_APP_SOCKET".into(), path.into())),
+    }
+    env
+}
+
+/// Takes away what tells of the app. Each step whatever becomes of the other.
+pub(crate) fn forget(
+    registry: &Registry,
+    node: &Node,
+    publish: Option<&PublishFile>,
+    connection: &Connection,
+) {
+    if let Some(publish) = publish {
+        let _ = publish.remove(&connection.session);
+    }
+    let names = node.registered_names();
+    let _ = registry.remove(&connection.session, &names, connection.port);
+}
+
+/// The name of a program, without the directory that it is in.
+pub(crate) fn program_name(command: &[OsString]) -> Option<String> {
+    let file = Path::new(command.first()?).file_name()?;
+    Some(file.to_string_lossy().chars().take(100).collect())
+}

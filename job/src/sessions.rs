@@ -1,0 +1,574 @@
+//! `~/.ood/sessions`: the destinations that the portal may reach where a site
+//! sets `require_registration`. One small file each, named as the PUN looks it
+//! up: `<host>:<port>`.
+//!
+//! Jobs are killed, nodes crash: a record may outlive what it names. Each holds
+//! what it takes to see that, and whoever lists records prunes what is stale.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use ca_core::HostName;
+use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX};
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+use crate::error::{Error, Result};
+use crate::processes::Stat;
+use crate::scheduler::{Job, Scheduler};
+
+/// Largest record that is read, in bytes. Ours have about 400.
+const MAX_RECORD: usize = 16 * 1024;
+
+/// What an interrupted writer has left is removed after this time.
+const LEFTOVER: Duration = Duration::hours(1);
+
+/// The process that holds a session, named so that no other is taken for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The node's own name, `uname -n`.
+    pub node: String,
+    /// Changes with each start of the node.
+    pub boot_id: String,
+    /// Which processes can see its number: the inode of its process namespace.
+    pub pid_namespace: String,
+    /// Its number there.
+    pub pid: i32,
+    /// When it started, in clock ticks since the node did.
+    pub start_time: u64,
+}
+
+impl Holder {
+    /// This process, or another one that it can see.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] if there is no such process.
+    pub fn of(pid: i32) -> Result<Self> {
+        let stat = Stat::of(pid).ok_or_else(|| {
+            Error::argument(
+                "process",
+                &pid.to_string(),
+                "there is none with this number here",
+                "give the number of the process that serves the port",
+            )
+        })?;
+        let here = Here::look();
+        Ok(Holder {
+            node: here.node,
+            boot_id: here.boot_id,
+            pid_namespace: here.pid_namespace,
+            pid,
+            start_time: stat.start_time,
+        })
+    }
+
+    /// This process.
+    ///
+    /// # Errors
+    /// As [`Holder::of`].
+    pub fn this() -> Result<Self> {
+        Self::of(rustix::process::getpid().as_raw_nonzero().get())
+    }
+}
+
+/// From where records are judged.
+#[derive(Clone, Debug)]
+struct Here {
+    node: String,
+    boot_id: String,
+    pid_namespace: String,
+}
+
+impl Here {
+    fn look() -> Self {
+        let node = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let pids = std::fs::read_link("/proc/self/ns/pid");
+        Here {
+            node,
+            boot_id: boot.unwrap_or_default().trim().to_owned(),
+            pid_namespace: pids.unwrap_or_default().to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// The job that a session belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobId {
+    /// Which batch system.
+    pub scheduler: Scheduler,
+    /// Its number there.
+    pub id: String,
+}
+
+impl From<&Job> for JobId {
+    fn from(job: &Job) -> Self {
+        JobId {
+            scheduler: job.scheduler,
+            id: job.id.clone(),
+        }
+    }
+}
+
+/// What one file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// A random identifier, the same under all names of the session.
+    pub session: String,
+    /// The name under which it is published.
+    pub host: String,
+    /// The port of the TLS end.
+    pub port: u16,
+    /// The process that holds it, where one is known.
+    pub holder: Option<Holder>,
+    /// The job that it belongs to.
+    pub job: Option<JobId>,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created: OffsetDateTime,
+    /// When it ends by itself.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires: OffsetDateTime,
+    /// The program, without its arguments: those may hold secrets.
+    pub command: Option<String>,
+}
+
+/// Whether what a record names is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It may well be: nothing is known against it.
+    Live,
+    /// Its time is over.
+    Expired,
+    /// Its process has ended.
+    ProcessGone,
+    /// Its node was restarted.
+    Restarted,
+    /// The batch system knows its job no longer.
+    JobGone,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Live => "live",
+            State::Expired => "expired",
+            State::ProcessGone => "process-gone",
+            State::Restarted => "node-restarted",
+            State::JobGone => "job-gone",
+        })
+    }
+}
+
+/// A session and the names it is registered under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// What its files say.
+    pub record: Record,
+    /// `host:port`, each the name of a file.
+    pub names: Vec<String>,
+    /// Whether it is still there.
+    pub state: State,
+}
+
+/// A random identifier: 32 hexadecimal digits.
+///
+/// # Errors
+/// [`Error::System`] if the system has no randomness to give.
+pub fn new_id() -> Result<String> {
+    let bytes = crate::random::<16>()?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// The directory of a user's sessions.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    home: PathBuf,
+}
+
+impl Registry {
+    /// `~/.ood/sessions` of the user who runs this.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if the home directory is not known.
+    pub fn for_user() -> Result<Self> {
+        let dirs = directories::BaseDirs::new().ok_or(ca_core::Error::NoHome)?;
+        Ok(Self::in_home(dirs.home_dir().to_owned()))
+    }
+
+    /// `.ood/sessions` below this directory.
+    #[must_use]
+    pub fn in_home(home: PathBuf) -> Self {
+        Registry { home }
+    }
+
+    fn create(&self) -> Result<Dir> {
+        let home = Dir::open(&self.home)?;
+        let dot_ood = home.create_own(OsStr::new(".ood"))?;
+        Ok(dot_ood.create_own(OsStr::new("sessions"))?)
+    }
+
+    fn open(&self) -> Result<Option<Dir>> {
+        let home = Dir::open(&self.home)?;
+        let Some(dot_ood) = home.open_own(OsStr::new(".ood"))? else {
+            return Ok(None);
+        };
+        Ok(dot_ood.open_own(OsStr::new("sessions"))?)
+    }
+
+    /// Enters a session under these names of its host.
+    ///
+    /// # Errors
+    /// [`Error::BadArgument`] for a name that no URL may hold; [`Error::Core`].
+    pub fn register(&self, record: &Record, hosts: &[String]) -> Result<()> {
+        let names: Vec<String> = hosts
+            .iter()
+            .map(|host| file_name(host, record.port))
+            .collect::<Result<_>>()?;
+        let text = serde_json::to_vec(record).map_err(|e| Error::system("write a record", e))?;
+        let dir = self.create()?;
+        for name in names {
+            // A session that is lost with its node needs no record either.
+            dir.replace(&name, &text, Access::Private, Durability::Relaxed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a session away under these names, unless another one has taken
+    /// its place there. How many files that were.
+    ///
+    /// # Errors
+    /// [`Error::Core`].
+    pub fn remove(&self, session: &str, hosts: &[String], port: u16) -> Result<usize> {
+        let Some(dir) = self.open()? else {
+            return Ok(0);
+        };
+        let mut removed = 0;
+        for host in hosts {
+            let name = file_name(host, port)?;
+            if read(&dir, &name)?.is_some_and(|record| record.session == session)
+                && dir.remove(&name)?
+            {
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Takes the session away that is registered at this place, under all its
+    /// names.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`]; [`Error::BadArgument`]; [`Error::Core`].
+    pub fn unregister(&self, host: &str, port: u16) -> Result<Session> {
+        let wanted = file_name(host, port)?;
+        let all = self.list(OffsetDateTime::now_utc())?;
+        let found = all.into_iter().find(|s| s.names.contains(&wanted));
+        let session = found.ok_or_else(|| Error::NotRegistered {
+            host: host.to_owned(),
+            port,
+        })?;
+        self.drop_names(&session)?;
+        Ok(session)
+    }
+
+    fn drop_names(&self, session: &Session) -> Result<()> {
+        if let Some(dir) = self.open()? {
+            for name in &session.names {
+                dir.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All sessions, oldest first, stale ones too. What is no record of ours is
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`Error::Core`].
+    pub fn list(&self, now: OffsetDateTime) -> Result<Vec<Session>> {
+        let Some(dir) = self.open()? else {
+            return Ok(Vec::new());
+        };
+        let here = Here::look();
+        let mut sessions: BTreeMap<String, Session> = BTreeMap::new();
+        for name in dir.names()? {
+            let Some(name) = name.to_str().filter(|n| is_file_name(n)) else {
+                continue;
+            };
+            let Ok(Some(record)) = read(&dir, name) else {
+                continue;
+            };
+            let state = judge(&record, &here, now);
+            let fresh = || Session {
+                record: record.clone(),
+                names: Vec::new(),
+                state,
+            };
+            let session = sessions.entry(record.session.clone()).or_insert_with(fresh);
+            session.names.push(name.to_owned());
+        }
+        let mut all: Vec<Session> = sessions.into_values().collect();
+        all.sort_by_key(|s| (s.record.created, s.record.session.clone()));
+        for session in &mut all {
+            session.names.sort();
+        }
+        Ok(all)
+    }
+
+    /// Removes what is stale, and what interrupted writers have left. What was
+    /// removed.
+    ///
+    /// # Errors
+    /// [`Error::Core`].
+    pub fn prune(&self, now: OffsetDateTime) -> Result<Vec<Session>> {
+        self.prune_asking(now, |_| false)
+    }
+
+    /// As [`Registry::prune`], and also what belongs to a job that has ended by
+    /// what `has_ended` says, such as [`crate::scheduler::has_ended`].
+    ///
+    /// # Errors
+    /// [`Error::Core`].
+    pub fn prune_asking(
+        &self,
+        now: OffsetDateTime,
+        has_ended: impl Fn(&JobId) -> bool,
+    ) -> Result<Vec<Session>> {
+        let mut stale = self.list(now)?;
+        for session in &mut stale {
+            let job = session.record.job.as_ref();
+            if session.state == State::Live && job.is_some_and(&has_ended) {
+                session.state = State::JobGone;
+            }
+        }
+        stale.retain(|session| session.state != State::Live);
+        for session in &stale {
+            self.drop_names(session)?;
+        }
+        self.remove_leftovers(now)?;
+        Ok(stale)
+    }
+
+    fn remove_leftovers(&self, now: OffsetDateTime) -> Result<()> {
+        let Some(dir) = self.open()? else {
+            return Ok(());
+        };
+        for name in dir.names()? {
+            let Some(name) = name.to_str().filter(|n| n.starts_with(TEMPORARY_PREFIX)) else {
+                continue;
+            };
+            let meta = std::fs::symlink_metadata(dir.path().join(name));
+            let old = meta
+                .and_then(|m| m.modified())
+                .is_ok_and(|at| now - OffsetDateTime::from(at) > LEFTOVER);
+            if old {
+                dir.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of the file, which the PUN puts together from the URL: a host name
+/// or an IPv4 address, and a port.
+fn file_name(host: &str, port: u16) -> Result<String> {
+    let address = host.parse::<Ipv4Addr>().map(|a| a.to_string());
+    let name = match address {
+        Ok(address) => address,
+        Err(_) => HostName::parse(host)?.to_string(),
+    };
+    if port == 0 {
+        return Err(Error::argument(
+            "port", "0", "no program listens there", "give a port from 1 to 65535",
+        ));
+    }
+    Ok(format!("{name}:{port}"))
+}
+
+fn is_file_name(name: &str) -> bool {
+    let parts = name.rsplit_once(':');
+    let parsed = parts.and_then(|(host, port)| file_name(host, port.parse().ok()?).ok());
+    parsed.is_some_and(|parsed| parsed == name)
+}
+
+/// `None` if there is none or it is no record.
+fn read(dir: &Dir, name: &str) -> Result<Option<Record>> {
+    let text = dir.read(name, Access::Private, MAX_RECORD)?;
+    Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+}
+
+fn judge(record: &Record, here: &Here, now: OffsetDateTime) -> State {
+    if let Some(holder) = record.holder.as_ref().filter(|h| h.node == here.node) {
+        if holder.boot_id != here.boot_id {
+            return State::Restarted;
+        }
+        // A process of another namespace, such as a container, has a number
+        // that means nothing here.
+        if holder.pid_namespace == here.pid_namespace {
+            let same = |stat: Stat| stat.start_time == holder.start_time && !stat.is_zombie;
+            return if Stat::of(holder.pid).is_some_and(same) {
+                State::Live
+            } else {
+                State::ProcessGone
+            };
+        }
+    }
+    if record.expires <= now {
+        State::Expired
+    } else {
+        State::Live
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const NOW: OffsetDateTime = time::macros::datetime!(2026-11-25 12:00 UTC);
+
+    fn record(session: &str) -> Record {
+        Record {
+            session: session.into(),
+            host: "n1.cluster.example".into(),
+            port: 4000,
+            holder: Some(Holder::this().unwrap()),
+            job: None,
+            created: NOW,
+            expires: NOW + Duration::hours(1),
+            command: Some("jupyter".into()),
+        }
+    }
+
+    fn registry() -> (tempfile::TempDir, Registry) {
+        let home = tempfile::tempdir().unwrap();
+        let registry = Registry::in_home(home.path().to_owned());
+        (home, registry)
+    }
+
+    fn hosts() -> Vec<String> {
+        ["n1.cluster.example", "n1", "10.0.0.5"]
+            .map(String::from)
+            .into()
+    }
+
+    #[test]
+    fn a_session_has_a_file_for_each_name_that_the_portal_may_look_up() {
+        let (home, registry) = registry();
+        assert_eq!(registry.list(NOW).unwrap(), []);
+        registry.register(&record("a"), &hosts()).unwrap();
+        for name in ["n1.cluster.example:4000", "n1:4000", "10.0.0.5:4000"] {
+            use std::os::unix::fs::PermissionsExt;
+            let meta = home
+                .path()
+                .join(".ood/sessions")
+                .join(name)
+                .metadata()
+                .unwrap();
+            assert_eq!(meta.permissions().mode() & 0o777, 0o600, "{name}");
+        }
+        let all = registry.list(NOW).unwrap();
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].record, record("a"));
+        assert_eq!(all[0].names.len(), 3);
+        assert_eq!(registry.unregister("n1", 4000).unwrap().names.len(), 3);
+        assert_eq!(registry.list(NOW).unwrap(), []);
+        let error = registry.unregister("n1", 4000).unwrap_err();
+        assert_eq!(error.code(), "not-registered");
+    }
+
+    #[test]
+    fn a_session_that_has_taken_the_place_of_another_stays() {
+        let (_home, registry) = registry();
+        registry.register(&record("a"), &hosts()).unwrap();
+        registry.register(&record("b"), &["n1".into()]).unwrap();
+        assert_eq!(registry.remove("a", &hosts(), 4000).unwrap(), 2);
+        let left = registry.list(NOW).unwrap();
+        assert_eq!(left[0].names, ["n1:4000"]);
+    }
+
+    #[test]
+    fn names_that_are_no_hosts_make_no_files() {
+        let (_home, registry) = registry();
+        for bad in [
+            "../pki", "a/b", "", "a_b", "server.ood.internal", "::1", "1.2",
+        ] {
+            let error = registry.register(&record("a"), &[bad.into()]).unwrap_err();
+            assert_eq!(error.code(), "bad-name", "{bad}");
+        }
+        assert_eq!(registry.list(NOW).unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_stale_is_seen_and_pruned() {
+        let (_home, registry) = registry();
+        let mut gone = record("gone");
+        gone.holder.as_mut().unwrap().start_time += 1;
+        let mut restarted = record("restarted");
+        restarted.holder.as_mut().unwrap().boot_id = "before".into();
+        let mut elsewhere = record("elsewhere");
+        elsewhere.holder.as_mut().unwrap().node = "n2".into();
+        let mut container = record("container");
+        container.holder.as_mut().unwrap().pid_namespace = "pid:[1]".into();
+        let expired = Record {
+            holder: None,
+            expires: NOW,
+            ..record("expired")
+        };
+        // Its process is here and at work, so the job was extended.
+        let extended = Record {
+            expires: NOW,
+            ..record("extended")
+        };
+        let all = [gone, restarted, elsewhere, container, expired, extended];
+        for (port, one) in (5000..).zip(all) {
+            let one = Record { port, ..one };
+            registry.register(&one, &["n1".into()]).unwrap();
+        }
+        let pruned = registry.prune(NOW).unwrap();
+        let mut pruned: Vec<_> = pruned
+            .iter()
+            .map(|s| (&*s.record.session, s.state))
+            .collect();
+        pruned.sort_by_key(|(name, _)| *name);
+        assert_eq!(
+            pruned,
+            [
+                ("expired", State::Expired),
+                ("gone", State::ProcessGone),
+                ("restarted", State::Restarted)
+            ]
+        );
+        assert_eq!(registry.list(NOW).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_is_no_record_is_passed_over() {
+        let (home, registry) = registry();
+        registry.register(&record("a"), &hosts()).unwrap();
+        let dir = home.path().join(".ood/sessions");
+        for (name, text) in [
+            ("n2:1", "{}"),
+            ("n3:1", "garbage"),
+            ("README", "x"),
+            ("n4:x", ""),
+        ] {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        std::os::unix::fs::symlink("/etc/passwd", dir.join("n5:1")).unwrap();
+        std::fs::write(dir.join(".tmp-n1:4000-1"), "").unwrap();
+        assert_eq!(registry.list(NOW).unwrap().len(), 1);
+        registry
+            .prune(OffsetDateTime::now_utc() + Duration::hours(2))
+            .unwrap();
+        assert!(!dir.join(".tmp-n1:4000-1").exists());
+        assert!(dir.join("README").exists());
+    }
+}

@@ -1,0 +1,494 @@
+//! Requests, one after the other, from a client to the app and back.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::{self, OnUpgrade};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use crate::headers::{remove_hop_by_hop, wants_trailers, wants_upgrade};
+use crate::http::body::{Answer, Note, Permit, Upload};
+use crate::http::exchange::Exchange;
+use crate::http::gate::{self, Gate};
+use crate::http::head::Bounds;
+use crate::http::pool::{Sender, buffer_size};
+use crate::ingress::doors::Tls;
+use crate::ingress::{Call, Calls, Shared};
+use crate::log::{Event, RequestRecord};
+use crate::pump::{End, Passed, pump};
+use crate::stream::{Carrying, Stream};
+use crate::tls::Client;
+
+/// The only protocol that a connection may change to (RFC 6455 §4.1).
+const WEBSOCKET: &str = "websocket";
+
+/// What nginx logs where the client left before the answer.
+const CLIENT_LEFT: u16 = 499;
+
+/// A client's connection, as its requests see it.
+struct Visit {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    user: String,
+    /// The headers that the app may trust.
+    own: Vec<(HeaderName, HeaderValue)>,
+    exchange: Arc<Exchange>,
+    cleanse: Arc<dyn Fn(&mut HeaderMap) + Send + Sync>,
+    /// What comes after HTTP.
+    upgrade: Mutex<Option<Upgrade>>,
+}
+
+/// A connection that both sides agreed to use otherwise.
+struct Upgrade {
+    client: OnUpgrade,
+    app: OnUpgrade,
+    note: Box<Progress>,
+}
+
+type Reply = Response<Answer<Box<Progress>>>;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    stream: Tls,
+    peer: SocketAddr,
+    client: &Client,
+    mut calls: Calls,
+) {
+    let options = &shared.options;
+    let timeouts = options.timeouts;
+    let exchange = Arc::new(Exchange::new());
+    let own_shared = Arc::clone(shared);
+    let visit = Arc::new(Visit {
+        shared: Arc::clone(shared),
+        peer,
+        user: client.leaf.subject().to_owned(),
+        own: options.headers.for_client(&client.leaf),
+        exchange: Arc::clone(&exchange),
+        cleanse: Arc::new(move |trailers: &mut HeaderMap| {
+            own_shared.options.headers.cleanse_trailers(trailers);
+        }),
+        upgrade: Mutex::default(),
+    });
+    let gate = Gate::new(stream, Arc::clone(&exchange), rules(shared));
+    let service = service_fn(|request| {
+        let visit = Arc::clone(&visit);
+        async move { Ok::<_, Infallible>(answer(&visit, request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .preserve_header_case(true)
+        .title_case_headers(true)
+        // The gate knows when a head is late, and when a connection is idle.
+        .header_read_timeout(None)
+        .max_buf_size(buffer_size(options.limits.head_bytes));
+    if options.limits.headers != 100 {
+        builder.max_headers(options.limits.headers);
+    }
+    let connection = builder.serve_connection(TokioIo::new(gate), service);
+    let mut connection = pin!(connection.with_upgrades());
+    let mut silence = pin!(exchange.silence(timeouts.idle, timeouts.keep_alive));
+    loop {
+        tokio::select! {
+            // What fails here has been told to whoever asked, or they are gone.
+            _ = &mut connection => break,
+            call = calls.next() => match call {
+                Call::Drain => connection.as_mut().graceful_shutdown(),
+                Call::Cut(_) => return,
+            },
+            () = &mut silence => return,
+        }
+    }
+    if let Some(refused) = exchange.refused() {
+        let user = Some(&*visit.user);
+        shared.journal.refuse(peer, user, "bad-request", refused);
+    }
+    let upgrade = visit
+        .upgrade
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if let Some(upgrade) = upgrade {
+        upgrade.carry(timeouts.idle, &mut calls).await;
+    }
+}
+
+fn rules(shared: &Shared) -> gate::Rules {
+    let limits = shared.options.limits;
+    gate::Rules {
+        bounds: Bounds {
+            bytes: limits.head_bytes,
+            lines: limits.headers,
+        },
+        head_time: shared.options.timeouts.head,
+    }
+}
+
+/// Answers a request: with what the app says, or with why it says nothing.
+async fn answer(visit: &Arc<Visit>, request: Request<Incoming>) -> Reply {
+    let mut progress = Box::new(Progress::of(visit, &request));
+    match forward(visit, request, &mut progress).await {
+        Ok(Forwarded::Answer(response, sender)) => {
+            progress.status = response.status().as_u16();
+            progress.sender = Some(sender);
+            response.map(|body| Answer::of_app(body, progress))
+        }
+        Ok(Forwarded::Upgrade(mut response, client)) => {
+            progress.status = response.status().as_u16();
+            progress.upgraded = true;
+            let app = upgrade::on(&mut response);
+            let mut upgrade = visit.upgrade.lock().unwrap_or_else(PoisonError::into_inner);
+            *upgrade = Some(Upgrade {
+                client,
+                app,
+                note: progress,
+            });
+            response.map(|_| Answer::silent())
+        }
+        Err(failure) => {
+            progress.status = failure.status.as_u16();
+            progress.error = Some(failure.why.clone());
+            failure.reply(progress)
+        }
+    }
+}
+
+enum Forwarded {
+    Answer(Response<Incoming>, Sender),
+    Upgrade(Response<Incoming>, OnUpgrade),
+}
+
+/// What is said in the app's place.
+struct Failure {
+    status: StatusCode,
+    /// For the client.
+    text: &'static str,
+    /// For the log.
+    why: String,
+}
+
+impl Failure {
+    fn new(status: StatusCode, text: &'static str) -> Self {
+        Failure {
+            status,
+            text,
+            why: text.to_owned(),
+        }
+    }
+
+    fn because(status: StatusCode, text: &'static str, why: impl ToString) -> Self {
+        Failure {
+            status,
+            text,
+            why: why.to_string(),
+        }
+    }
+
+    fn reply(self, progress: Box<Progress>) -> Reply {
+        let mut reply = Response::new(Answer::own(format!("{}\n", self.text), progress));
+        *reply.status_mut() = self.status;
+        let headers = reply.headers_mut();
+        for (name, value) in [
+            (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+            (header::CACHE_CONTROL, "no-store"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            let most = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+            headers.insert(header::ALLOW, HeaderValue::from_static(most));
+        }
+        reply
+    }
+}
+
+async fn forward(
+    visit: &Arc<Visit>,
+    mut request: Request<Incoming>,
+    progress: &mut Progress,
+) -> Result<Forwarded, Failure> {
+    if [Method::TRACE, Method::CONNECT].contains(request.method()) {
+        // An app that echoes what it was sent would show the headers that it trusts.
+        let text = "This method does not pass.";
+        return Err(Failure::new(StatusCode::METHOD_NOT_ALLOWED, text));
+    }
+    let upgrades = wants_upgrade(request.headers(), WEBSOCKET)
+        && request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream();
+    let client = upgrade::on(&mut request);
+    let permit = asks_permission(&request)?;
+    prepare(visit, &mut request, upgrades);
+    let mut request = request.map(|body| {
+        let passed = Arc::clone(&progress.passed_in);
+        Upload::new(body, passed, Arc::clone(&visit.cleanse))
+    });
+    if let Some(permit) = &permit {
+        let given = permit.clone();
+        hyper::ext::on_informational(&mut request, move |answer| {
+            if answer.status() == StatusCode::CONTINUE {
+                given.give();
+            }
+        });
+        request = request.map(|body| body.hold_until(permit.clone()));
+    }
+    let (mut response, sender) = send(visit, request).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if !upgrades || !wants_upgrade(response.headers(), WEBSOCKET) {
+            let text = "The app changed to a protocol that it was not asked for.";
+            return Err(Failure::new(StatusCode::BAD_GATEWAY, text));
+        }
+        remove_hop_by_hop(response.headers_mut());
+        set_upgrade(response.headers_mut());
+        return Ok(Forwarded::Upgrade(response, client));
+    }
+    let headers = response.headers_mut();
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // It came beside it and does not count (RFC 9112 §6.3).
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    remove_hop_by_hop(headers);
+    Ok(Forwarded::Answer(response, sender))
+}
+
+/// Whether the client waits for permission to send its body
+/// (RFC 9110 §10.1.1).
+fn asks_permission(request: &Request<Incoming>) -> Result<Option<Permit>, Failure> {
+    let Some(expectation) = request.headers().get(header::EXPECT) else {
+        return Ok(None);
+    };
+    if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        let text = "Only the expectation 100-continue is known.";
+        return Err(Failure::new(StatusCode::EXPECTATION_FAILED, text));
+    }
+    let waits = request.version() == Version::HTTP_11 && !request.body().is_end_stream();
+    Ok(waits.then(Permit::default))
+}
+
+/// Makes a request what the app shall see.
+fn prepare(visit: &Visit, request: &mut Request<Incoming>, upgrades: bool) {
+    let has_body = !request.body().is_end_stream();
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let trailers = wants_trailers(headers);
+    let options = &visit.shared.options;
+    options.headers.cleanse_request(headers, &visit.own);
+    if upgrades {
+        set_upgrade(headers);
+    } else if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("TE"));
+    }
+    if chunked {
+        // Said outright, for with some methods hyper would drop the body.
+        headers.insert(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        );
+    }
+    if !has_body {
+        headers.remove(header::EXPECT);
+    }
+    // HTTP/1.0 has it where HTTP/1.1 must (RFC 9112 §3.2).
+    headers
+        .entry(header::HOST)
+        .or_insert(HeaderValue::from_static("localhost"));
+}
+
+fn set_upgrade(headers: &mut HeaderMap) {
+    headers.insert(header::UPGRADE, HeaderValue::from_static(WEBSOCKET));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+}
+
+/// Sends a request on a connection that was used before or a fresh one, and
+/// once more where nothing of it can have been acted on.
+async fn send(
+    visit: &Visit,
+    mut request: Request<Upload>,
+) -> Result<(Response<Incoming>, Sender), Failure> {
+    let pool = &visit.shared.pool;
+    let bodiless = request.body().is_end_stream();
+    let repeatable = bodiless && request.method().is_idempotent();
+    if let Some(mut sender) = pool.reuse(repeatable) {
+        let again = repeatable.then(|| head_of(&request));
+        match sender.try_send_request(request).await {
+            Ok(response) => return Ok((response, sender)),
+            Err(mut error) => {
+                // The app closed it meanwhile. Either the request was not sent
+                // at all, or it does no harm to send it twice
+                // (RFC 9110 §9.2.2).
+                request = match (error.take_message(), again) {
+                    (Some(request), _) => request,
+                    (None, Some(head)) if visit.exchange.refused().is_none() => {
+                        let body = Upload::empty(Arc::clone(&visit.cleanse));
+                        Request::from_parts(head, body)
+                    }
+                    _ => return Err(broken(visit, &error.into_error())),
+                };
+            }
+        }
+    }
+    let mut sender = pool.fresh().await.map_err(|error| unreachable(&error))?;
+    match sender.send_request(request).await {
+        Ok(response) => Ok((response, sender)),
+        Err(error) => Err(broken(visit, &error)),
+    }
+}
+
+/// A copy of a request without its body.
+fn head_of(request: &Request<Upload>) -> hyper::http::request::Parts {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy.into_parts().0
+}
+
+fn unreachable(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Failure::because(
+            StatusCode::GATEWAY_TIMEOUT,
+            "The app does not take connections.",
+            error,
+        ),
+        _ => Failure::because(
+            StatusCode::BAD_GATEWAY,
+            "The app does not answer. It may not have started yet, or have ended.",
+            error,
+        ),
+    }
+}
+
+fn broken(visit: &Visit, error: &hyper::Error) -> Failure {
+    // hyper's own words stop short of the cause.
+    let cause = std::error::Error::source(error).map_or(String::new(), |c| format!(": {c}"));
+    let why = format!("{error}{cause}");
+    match visit.exchange.refused() {
+        Some(refused) => Failure::because(StatusCode::BAD_REQUEST, refused.why, why),
+        None => Failure::because(
+            StatusCode::BAD_GATEWAY,
+            "The app broke off, or its answer is not HTTP.",
+            why,
+        ),
+    }
+}
+
+/// What is known of a request so far; told when it is over.
+struct Progress {
+    visit: Arc<Visit>,
+    method: Method,
+    uri: Uri,
+    began: Instant,
+    status: u16,
+    passed_in: Arc<AtomicU64>,
+    passed_out: u64,
+    upgraded: bool,
+    complete: bool,
+    error: Option<String>,
+    /// To be used again if the answer comes to its end.
+    sender: Option<Sender>,
+}
+
+impl Progress {
+    fn of(visit: &Arc<Visit>, request: &Request<Incoming>) -> Self {
+        visit.shared.requests.fetch_add(1, Ordering::Relaxed);
+        Progress {
+            visit: Arc::clone(visit),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            began: Instant::now(),
+            status: CLIENT_LEFT,
+            passed_in: Arc::default(),
+            passed_out: 0,
+            upgraded: false,
+            complete: false,
+            error: None,
+            sender: None,
+        }
+    }
+}
+
+impl Note for Box<Progress> {
+    fn answered(mut self, bytes: u64, complete: bool) {
+        self.passed_out = bytes;
+        self.complete = complete;
+        if let (Some(sender), true) = (self.sender.take(), complete) {
+            self.visit.shared.pool.keep(sender);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        let visit = &self.visit;
+        visit.shared.journal.tell(&Event::Request(RequestRecord {
+            peer: visit.peer,
+            user: visit.user.clone(),
+            method: self.method.to_string(),
+            path: self.uri.path().to_owned(),
+            status: self.status,
+            bytes_in: self.passed_in.load(Ordering::Relaxed),
+            bytes_out: self.passed_out,
+            duration: self.began.elapsed(),
+            upgraded: self.upgraded,
+            complete: self.complete,
+            error: self.error.take(),
+        }));
+        visit.exchange.finish();
+    }
+}
+
+impl Upgrade {
+    /// Carries bytes both ways until the end.
+    async fn carry(mut self, idle: Duration, calls: &mut Calls) {
+        let mut passed = Passed::default();
+        let end = tokio::select! {
+            end = carry(self.client, self.app, idle, &mut passed) => end,
+            _ = calls.cut() => None,
+        };
+        self.note
+            .passed_in
+            .fetch_add(passed.inward, Ordering::Relaxed);
+        self.note.passed_out = passed.outward;
+        self.note.complete = end == Some(End::Finished);
+    }
+}
+
+async fn carry(
+    client: OnUpgrade,
+    app: OnUpgrade,
+    idle: Duration,
+    passed: &mut Passed,
+) -> Option<End> {
+    let (client, app) = (client.await.ok()?, app.await.ok()?);
+    let client = client.downcast::<TokioIo<Gate<Tls>>>().ok()?;
+    let app = app.downcast::<TokioIo<Stream>>().ok()?;
+    let (mut stream, ahead) = client.io.into_inner().into_parts();
+    let mut carrying = Carrying::new(app.io.into_inner());
+    // What came right behind the heads.
+    carrying.stream.write_all(&client.read_buf).await.ok()?;
+    carrying.stream.write_all(&ahead).await.ok()?;
+    stream.write_all(&app.read_buf).await.ok()?;
+    stream.flush().await.ok()?;
+    passed.inward += (client.read_buf.len() + ahead.len()) as u64;
+    passed.outward += app.read_buf.len() as u64;
+    let end = pump(&mut stream, &mut carrying.stream, idle, passed).await;
+    carrying.finished = end == End::Finished;
+    Some(end)
+}

@@ -1,0 +1,335 @@
+//! What an ingress tells: a line for each connection or request that ended, for
+//! each refusal, and for what it had to do about its trust.
+//!
+//! Nothing here is secret: of a request target only the path is kept, for a
+//! query may hold a token; header values never come here.
+
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::ser::Serializer;
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+/// Takes what an ingress tells. It is called on the thread that moves the
+/// bytes, so it must not wait for long.
+pub trait Log: Send + Sync + fmt::Debug + 'static {
+    /// Takes one event.
+    fn log(&self, event: &Event);
+}
+
+/// Tells nobody.
+#[derive(Clone, Copy, Debug)]
+pub struct Discard;
+
+impl Log for Discard {
+    fn log(&self, _: &Event) {}
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A request has been answered, or broken off.
+    Request(RequestRecord),
+    /// A TCP connection has ended.
+    Connection(ConnectionRecord),
+    /// Somebody or something was not let in.
+    Refused(Refusal),
+    /// More refusals than are told one by one.
+    MoreRefused {
+        /// How many since the last line of this kind.
+        count: u64,
+    },
+    /// The trust bundle or the leaf has changed and counts from now on.
+    Reloaded {
+        /// Which of them.
+        what: Reloaded,
+    },
+    /// It may have changed but cannot be used, so what was there before counts
+    /// on. Told once for each reason.
+    NotReloaded {
+        /// Which of them.
+        what: Reloaded,
+        /// Why not.
+        why: String,
+    },
+    /// An authority is no longer trusted: its clients' connections are closed
+    /// and nobody's session tickets count any more.
+    AuthorityLeft {
+        /// SHA-256 of its certificate.
+        fingerprint: String,
+    },
+    /// The system gives no more connections for now.
+    CannotAccept {
+        /// The system's reason.
+        why: String,
+    },
+    /// No more connections are taken; those that are open may finish.
+    Draining {
+        /// How many are open.
+        connections: usize,
+    },
+}
+
+/// What is read again while an ingress runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reloaded {
+    /// The trust bundle.
+    Trust,
+    /// The leaf and its key.
+    Leaf,
+}
+
+/// A request and what became of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RequestRecord {
+    /// Where it came from.
+    pub peer: SocketAddr,
+    /// The user in the client's certificate.
+    pub user: String,
+    /// Its method.
+    pub method: String,
+    /// Its path, without the query.
+    pub path: String,
+    /// The status of the answer: the app's, or the ingress's own.
+    pub status: u16,
+    /// Bytes of its body (of a WebSocket: all that came from the client).
+    pub bytes_in: u64,
+    /// Bytes of the answer's body (of a WebSocket: all that went to the client).
+    pub bytes_out: u64,
+    /// From its head to the end of the answer.
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub duration: Duration,
+    /// Whether it became a WebSocket.
+    pub upgraded: bool,
+    /// Whether the answer reached its end.
+    pub complete: bool,
+    /// Why the ingress answered in the app's place, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A TCP connection and what passed.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConnectionRecord {
+    /// Where it came from.
+    pub peer: SocketAddr,
+    /// The user in the client's certificate.
+    pub user: String,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// From the handshake to the end.
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub duration: Duration,
+    /// How it ended: `finished`, `broken`, `idle`, `trust`, `stopped`, `app-unreachable`.
+    pub end: &'static str,
+}
+
+/// Why somebody or something was not let in.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refusal {
+    /// Where it came from.
+    pub peer: SocketAddr,
+    /// The user in the client's certificate, once it was verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A stable word for scripts: `no-certificate`, `unknown-authority`,
+    /// `wrong-purpose`, `expired`, `too-many-connections`, `bad-request`, …
+    pub reason: &'static str,
+    /// What exactly, in words.
+    pub detail: String,
+}
+
+fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    // Microseconds are exact enough, and short.
+    to.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e6)
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Request(request) => {
+                let RequestRecord {
+                    peer,
+                    user,
+                    method,
+                    path,
+                    status,
+                    bytes_in,
+                    bytes_out,
+                    duration,
+                    ..
+                } = request;
+                write!(
+                    f,
+                    "request peer={peer} user={} {method} {path} status={status} in={bytes_in} out={bytes_out} seconds={:.6}",
+                    Word(user),
+                    duration.as_secs_f64()
+                )?;
+                if request.upgraded {
+                    f.write_str(" upgraded")?;
+                }
+                if !request.complete {
+                    f.write_str(" incomplete")?;
+                }
+                if let Some(error) = &request.error {
+                    write!(f, " error: {}", OneLine(error))?;
+                }
+                Ok(())
+            }
+            Event::Connection(connection) => {
+                let ConnectionRecord {
+                    peer,
+                    user,
+                    bytes_in,
+                    bytes_out,
+                    duration,
+                    end,
+                } = connection;
+                write!(
+                    f,
+                    "connection peer={peer} user={} in={bytes_in} out={bytes_out} seconds={:.6} end={end}",
+                    Word(user),
+                    duration.as_secs_f64()
+                )
+            }
+            Event::Refused(refusal) => {
+                write!(f, "refused peer={}", refusal.peer)?;
+                if let Some(user) = &refusal.user {
+                    write!(f, " user={}", Word(user))?;
+                }
+                write!(
+                    f,
+                    " reason={}: {}",
+                    refusal.reason,
+                    OneLine(&refusal.detail)
+                )
+            }
+            Event::MoreRefused { count } => write!(f, "refused {count} more, not told one by one"),
+            Event::Reloaded { what } => write!(f, "reloaded {what}"),
+            Event::NotReloaded { what, why } => {
+                write!(
+                    f,
+                    "not reloaded {what}, the old one counts on: {}",
+                    OneLine(why)
+                )
+            }
+            Event::AuthorityLeft { fingerprint } => {
+                write!(f, "authority {fingerprint} is no longer trusted")
+            }
+            Event::CannotAccept { why } => write!(f, "cannot take connections: {}", OneLine(why)),
+            Event::Draining { connections } => {
+                write!(f, "draining, {connections} connections open")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reloaded::Trust => "trust bundle",
+            Reloaded::Leaf => "leaf",
+        })
+    }
+}
+
+/// Text that cannot break out of its line, whoever wrote it.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        self.0
+            .chars()
+            .try_for_each(|c| f.write_char(if c.is_control() { ' ' } else { c }))
+    }
+}
+
+/// Text that cannot break out of its field either.
+struct Word<'a>(&'a str);
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        if self.0.is_empty() {
+            return f.write_char('-');
+        }
+        self.0.chars().try_for_each(|c| {
+            f.write_char(if c.is_control() || c.is_whitespace() {
+                '_'
+            } else {
+                c
+            })
+        })
+    }
+}
+
+/// As RFC 3339 §5.6 has it, and always of one length.
+const STAMP: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Writes each event as a line that starts with the time, UTC. What cannot be
+/// written is lost: a full disk must not end a session.
+pub struct Lines<W> {
+    to: Mutex<W>,
+    format: Format,
+}
+
+impl<W: Write + Send + 'static> Lines<W> {
+    /// Lines of this format into `to`.
+    pub fn new(to: W, format: Format) -> Self {
+        Lines {
+            to: Mutex::new(to),
+            format,
+        }
+    }
+}
+
+impl<W> fmt::Debug for Lines<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines").finish_non_exhaustive()
+    }
+}
+
+impl<W: Write + Send + 'static> Log for Lines<W> {
+    fn log(&self, event: &Event) {
+        #[derive(Serialize)]
+        struct Timed<'a> {
+            time: &'a str,
+            #[serde(flatten)]
+            event: &'a Event,
+        }
+        let time = &OffsetDateTime::now_utc().format(STAMP).unwrap_or_default();
+        let line = match self.format {
+            Format::Text => format!("{time} {event}\n"),
+            Format::Json => match serde_json::to_string(&Timed { time, event }) {
+                Ok(line) => line + "\n",
+                Err(_) => return,
+            },
+        };
+        let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
+        // One call, so that lines of several processes do not mix.
+        let _ = to.write_all(line.as_bytes()).and_then(|()| to.flush());
+    }
+}

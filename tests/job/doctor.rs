@@ -1,0 +1,95 @@
+//! `ood-job doctor` says what this node allows because it has tried it.
+
+use std::fs;
+
+use nix::mount::{MsFlags, mount};
+use serde_json::Value;
+
+use crate::setup::{Node, User};
+
+fn examined(user: &User<'_>, code: i32) -> Value {
+    let outcome = user.ood_job(["doctor", "--json"]).output();
+    assert_eq!(outcome.code(), Some(code), "{outcome}");
+    outcome.json()
+}
+
+fn verdict<'a>(report: &'a Value, name: &str) -> &'a str {
+    let mut checks = report["checks"].as_array().unwrap().iter();
+    let check = checks
+        .find(|c| c["name"] == name)
+        .unwrap_or_else(|| panic!("{name}: {report}"));
+    check["verdict"].as_str().unwrap()
+}
+
+#[test]
+fn where_all_is_allowed_the_private_network_is_advised_and_it_works() {
+    let node = Node::new();
+    let alice = node.user();
+    let report = examined(&alice, 0);
+    assert_eq!(report["mode"], "private", "{report}");
+    assert_eq!(report["command"], "ood-job run");
+    assert_eq!(verdict(&report, "private network"), "ok");
+    assert!(crate::setup::processes_of(alice.uid()).is_empty());
+}
+
+#[test]
+fn without_a_tun_device_there_is_a_network_without_a_way_out() {
+    let node = Node::with_tun(Some(0o600));
+    let alice = node.user();
+    let report = examined(&alice, 1);
+    assert_eq!(report["mode"], "private-no-outbound", "{report}");
+    assert_eq!(verdict(&report, "tun device"), "failed");
+    // What it advises works.
+    let command = report["command"].as_str().unwrap();
+    let flags = command.strip_prefix("ood-job run ").unwrap();
+    assert_eq!(alice.job(flags, "print('started')").code(), 0);
+}
+
+#[test]
+fn where_user_namespaces_are_forbidden_a_unix_socket_is_advised() {
+    let node = Node::new();
+    let alice = node.user();
+    forbid_user_namespaces();
+    let report = examined(&alice, 1);
+    assert_eq!(report["mode"], "unix-socket", "{report}");
+    assert_eq!(verdict(&report, "user namespaces"), "failed");
+    let mut job = alice.job("--outbound none", "print('started')");
+    assert_eq!(job.code(), 125);
+    let said = job.said();
+    assert!(
+        said.contains("error: this node does not let you create a process namespace"),
+        "{said}"
+    );
+    assert!(said.contains("user.max_user_namespaces is 0"), "{said}");
+    assert!(said.contains("--to unix:PATH"), "{said}");
+}
+
+/// In a user namespace the limit is that namespace's own, so that the rest of
+/// the system is left alone: the test's processes move into one.
+pub(crate) fn forbid_user_namespaces() {
+    // A file that says 0 is what is read; and a chroot, which no user namespace
+    // may be made from (clone(2), EPERM), is what the kernel does about it.
+    let dir = tempfile::tempdir().unwrap();
+    let zero = dir.path().join("zero");
+    fs::write(&zero, "0\n").unwrap();
+    let place = "/proc/sys/user/max_user_namespaces";
+    mount(
+        Some(&zero),
+        place,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
+    let root = dir.keep();
+    mount(
+        Some("/"),
+        &root,
+        None::<&str>,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .unwrap();
+    nix::unistd::chroot(&root).unwrap();
+    nix::unistd::chdir("/").unwrap();
+}

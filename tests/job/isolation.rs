@@ -1,0 +1,243 @@
+//! Another user on the node tries everything they have against an app of
+//! alice's. Each attempt is made by alice too, and works then: a check that
+//! cannot fail proves nothing.
+
+use serde_json::Value;
+
+use crate::setup::{APP, Job, NODE, Node, User, ask, get, processes_of};
+
+/// What a user of the node can try against a process and a port. One JSON
+/// object: for each attempt what it gained, or null.
+const ATTEMPTS: &str = r#"
+import ctypes, json, os, socket, sys
+app, supervisor, port, node = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+libc = ctypes.CDLL(None, use_errno=True)
+def http(host):
+    s = socket.create_connection((host, port), 3)
+    s.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    return s.recv(100).decode()[:12]
+def abstract():
+    s = socket.socket(socket.AF_UNIX); s.connect("\0ood-job-test"); return "connected"
+def read(path):
+    with open(path, "rb") as f: return str(len(f.read(64)))
+def memory(pid):
+    with open(f"/proc/{pid}/maps") as f: start = int(f.readline().split("-")[0], 16)
+    with open(f"/proc/{pid}/mem", "rb") as f:
+        f.seek(start); return str(len(f.read(16)))
+def ptrace(pid):
+    PTRACE_SEIZE = 0x4206
+    if libc.ptrace(PTRACE_SEIZE, pid, None, None) != 0: raise OSError(ctypes.get_errno(), "ptrace")
+    return "seized"
+def setns(pid):
+    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    return "opened"
+def signal(pid):
+    os.kill(pid, 0); return "signalled"
+attempts = {
+    "loopback": lambda: http("127.0.0.1"),
+    "node-address": lambda: http(node),
+    "abstract-socket": abstract,
+    "environment": lambda: read(f"/proc/{app}/environ"),
+    "files": lambda: ",".join(os.listdir(f"/proc/{app}/fd"))[:20],
+    "root": lambda: str(len(os.listdir(f"/proc/{app}/root/"))),
+    "memory": lambda: memory(app),
+    "ptrace": lambda: ptrace(app),
+    "namespace": lambda: setns(app),
+    "signal": lambda: signal(app),
+    "supervisor-memory": lambda: memory(supervisor),
+    "supervisor-ptrace": lambda: ptrace(supervisor),
+}
+gained = {}
+for name, attempt in attempts.items():
+    try: gained[name] = attempt()
+    except OSError: gained[name] = None
+print(json.dumps(gained))
+"#;
+
+/// The app also opens an abstract socket.
+fn app() -> String {
+    APP.replace(
+        "server.serve_forever()",
+        "hidden = socket.socket(socket.AF_UNIX); hidden.bind('\\0ood-job-test'); hidden.listen(8)\nserver.serve_forever()",
+    )
+}
+
+fn attempts(user: &User<'_>, job: &Job<'_>, app: i32) -> Value {
+    user.run("python3")
+        .args(["-c", ATTEMPTS])
+        .args([app, job.pid(), 8080].map(|n| n.to_string()))
+        .args([NODE.to_string()])
+        .output()
+        .assert_ok()
+        .json()
+}
+
+/// The same from inside the app's network, which its owner may enter.
+fn attempts_inside(user: &User<'_>, job: &Job<'_>, app: i32) -> Value {
+    let words = [app, job.pid(), 8080].map(|n| n.to_string());
+    user.run("nsenter")
+        .args([
+            "--user",
+            "--net",
+            "--preserve-credentials",
+            "--target",
+            &app.to_string(),
+        ])
+        .args(["python3", "-c", ATTEMPTS])
+        .args(words)
+        .args([NODE.to_string()])
+        .output()
+        .assert_ok()
+        .json()
+}
+
+fn gained(of: &Value) -> Vec<&str> {
+    let all = of.as_object().unwrap().iter();
+    all.filter(|(_, v)| !v.is_null())
+        .map(|(k, _)| k.as_str())
+        .collect()
+}
+
+#[test]
+fn another_user_of_the_node_gets_nothing_and_the_owner_everything_but_the_keys() {
+    let node = Node::new();
+    let (alice, mallory) = (node.user(), node.user());
+    let mut job = alice.job("", &app());
+    job.ready();
+    let app = alice.process("python3");
+
+    let stranger = attempts(&mallory, &job, app);
+    assert_eq!(gained(&stranger), [] as [&str; 0], "{stranger}");
+
+    // From the node's network even the owner reaches neither app nor socket.
+    let outside = attempts(&alice, &job, app);
+    assert_eq!(
+        gained(&outside),
+        [
+            "environment", "files", "memory", "namespace", "ptrace", "root", "signal"
+        ],
+        "{outside}"
+    );
+    let inside = attempts_inside(&alice, &job, app);
+    for name in ["loopback", "abstract-socket", "environment", "memory"] {
+        assert!(gained(&inside).contains(&name), "{name}: {inside}");
+    }
+}
+
+#[test]
+fn the_published_port_lets_in_its_owner_alone() {
+    let node = Node::new();
+    let (alice, mallory) = (node.user(), node.user());
+    mallory.home.ood_ca("init").assert_ok();
+    let mut job = alice.job("--outbound none", APP);
+    let port = job.ready().port;
+    let request = "GET / HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n";
+    assert!(get(port, &alice.home, "/", "").is_some());
+    for (who, client) in [("nobody", None), ("mallory", Some(&mallory.home))] {
+        let answer = ask(port, client, &alice.home, request);
+        assert!(!answer.contains("HTTP/1.1 200"), "{who}: {answer}");
+        assert!(!answer.contains("\"pid\""), "{who}: {answer}");
+    }
+    // Nor with what the job itself holds: a server leaf of the same authority.
+    alice.home.ood_ca("issue --host n1 --out leaf").assert_ok();
+    let as_server = ood_ca_tests::Run::new("openssl")
+        .args([
+            "s_client",
+            "-quiet",
+            "-connect",
+            &format!("127.0.0.1:{port}"),
+        ])
+        .args([
+            "-cert".into(),
+            alice.home.join("leaf/server.crt"),
+            "-key".into(),
+            alice.home.join("leaf/server.key"),
+        ])
+        .input(request.as_bytes())
+        .output();
+    assert!(!as_server.stdout.contains("\"pid\""), "{as_server}");
+}
+
+#[test]
+fn an_app_that_listens_on_every_address_is_reached_by_none_of_the_nodes() {
+    let node = Node::new();
+    let (alice, mallory) = (node.user(), node.user());
+    let everywhere = APP.replace("os.environ[\"OOD_JOB_APP_HOST\"]", "\"0.0.0.0\"");
+    let mut job = alice.job("", &everywhere);
+    job.ready();
+    let seen = attempts(&mallory, &job, alice.process("python3"));
+    assert_eq!(gained(&seen), [] as [&str; 0], "{seen}");
+}
+
+#[test]
+fn without_a_network_of_its_own_the_app_is_open_and_the_attempts_show_it() {
+    let node = Node::new();
+    let (alice, mallory) = (node.user(), node.user());
+    let flags = "--network host --allow-unisolated --to 127.0.0.1:8080";
+    let mut job = alice.job(flags, &app());
+    job.ready();
+    job.expect_said("warning: the app shares the node's network");
+    let seen = attempts(&mallory, &job, alice.process("python3"));
+    assert_eq!(gained(&seen), ["abstract-socket", "loopback"], "{seen}");
+}
+
+#[test]
+fn a_socket_in_a_closed_directory_is_reached_by_its_owner_alone() {
+    let node = Node::new();
+    let (alice, mallory) = (node.user(), node.user());
+    let socket = alice.home.dir("app").join("socket");
+    let mut job = alice.job(&format!("--to unix:{}", socket.display()), APP);
+    let port = job.ready().port;
+    job.expect_said("warning: the app shares the node's network");
+    assert!(get(port, &alice.home, "/", "").is_some());
+    let connect = |user: &User<'_>| {
+        let script = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])";
+        let run = user.run("python3").args(["-c", script]).args([&socket]);
+        run.output().status.success()
+    };
+    assert!(connect(&alice));
+    assert!(!connect(&mallory));
+}
+
+#[test]
+fn the_app_itself_cannot_look_into_the_process_that_holds_the_key() {
+    let node = Node::new();
+    let alice = node.user();
+    // As the same user, and seeing all of the node's processes.
+    let spy = r#"
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+for pid in (os.getppid(), SUPERVISOR):
+    for path in ("mem", "environ", "maps", "fd"):
+        try:
+            file = f"/proc/{pid}/{path}"
+            os.listdir(file) if path == "fd" else open(file, "rb").read(1)
+            print("READ", pid, path)
+        except OSError as error:
+            print("refused", error.strerror)
+    print("SEIZED" if libc.ptrace(0x4206, pid, None, None) == 0 else "refused", flush=True)
+print("own", open("/proc/self/environ", "rb").read(4))
+"#;
+    let find = "int(open(f'/proc/{os.getppid()}/status').read().split('PPid:')[1].split()[0])";
+    let script = spy.replace("SUPERVISOR", find);
+    let mut job = alice.job("--outbound none --no-pidns", &script);
+    assert_eq!(job.code(), 0, "{}", job.said());
+    let said = job.said();
+    assert!(!said.contains("READ") && !said.contains("SEIZED"), "{said}");
+    assert_eq!(said.matches("refused").count(), 10, "{said}");
+    assert!(said.contains("own"), "{said}");
+}
+
+#[test]
+fn the_app_sees_its_own_processes_only() {
+    let node = Node::new();
+    let alice = node.user();
+    let script = "import os; print(sorted(int(p) for p in os.listdir('/proc') if p.isdigit()))";
+    let mut job = alice.job("--outbound none", script);
+    assert_eq!(job.code(), 0);
+    assert!(job.said().starts_with("[1, 2]"), "{}", job.said());
+    let mut job = alice.job("--outbound none --no-pidns", script);
+    assert_eq!(job.code(), 0);
+    assert!(job.said().len() > 40, "{}", job.said());
+    assert!(processes_of(alice.uid()).is_empty());
+}

@@ -1,0 +1,105 @@
+//! What is left after a `kill -9`: nothing, whoever is killed.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::setup::{APP, Job, Node, User, assert_all_gone, processes_of, session_files};
+
+/// An app with daemons: processes that have left its session, parent and group.
+fn with_daemons() -> String {
+    format!(
+        "import subprocess\nfor _ in range(2): subprocess.Popen(['sh', '-c', '(setsid sleep 600 &)'])\n{APP}"
+    )
+}
+
+const LIMIT: Duration = Duration::from_secs(2);
+
+const WAYS: [&str; 6] = [
+    "--outbound pasta", "--outbound slirp4netns", "--outbound none", "--no-pidns --outbound pasta",
+    "--no-pidns --outbound slirp4netns", "--network host --allow-unisolated",
+];
+
+fn started<'a>(alice: &'a User<'_>, flags: &str) -> Job<'a> {
+    let mut job = alice.job(flags, &with_daemons());
+    job.ready();
+    ood_ca_tests::eventually("its daemons run", Duration::from_secs(30), || {
+        let all = processes_of(alice.uid());
+        (all.iter().filter(|(_, name)| name == "sleep").count() == 2).then_some(())
+    });
+    assert!(!session_files(&alice.home).is_empty());
+    job
+}
+
+#[test]
+fn ood_job_alone() {
+    let node = Node::new();
+    let alice = node.user();
+    for flags in WAYS {
+        let mut job = started(&alice, flags);
+        job.kill();
+        assert_all_gone(&alice, LIMIT);
+        assert!(!job.publish_file().exists(), "{flags}");
+    }
+}
+
+/// All processes called ood-job but the supervisor: the keeper.
+fn keeper_of(alice: &User<'_>, job: &Job<'_>) -> Pid {
+    let all = processes_of(alice.uid());
+    let keeper = all
+        .iter()
+        .find(|(pid, name)| name == "ood-job" && *pid != job.pid());
+    Pid::from_raw(keeper.unwrap().0).unwrap()
+}
+
+#[test]
+fn the_keeper_alone() {
+    let node = Node::new();
+    let alice = node.user();
+    for flags in WAYS {
+        let mut job = started(&alice, flags);
+        kill_process(keeper_of(&alice, &job), Signal::KILL).unwrap();
+        assert_eq!(job.code(), 125, "{flags}: {}", job.said());
+        assert!(
+            job.said()
+                .contains("error: the app's keeper ended unexpectedly"),
+            "{flags}"
+        );
+        assert_all_gone(&alice, LIMIT);
+    }
+}
+
+#[test]
+fn the_whole_job_at_once_leaves_a_record_that_the_next_command_prunes() {
+    let node = Node::new();
+    let alice = node.user();
+    for flags in WAYS {
+        let mut job = started(&alice, flags);
+        // As a batch system does with a control group.
+        ood_ca_tests::eventually("all is dead", LIMIT, || {
+            let all = processes_of(alice.uid());
+            for (pid, _) in &all {
+                let _ = kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL);
+            }
+            all.is_empty().then_some(())
+        });
+        job.code();
+        alice.ood_job(["sessions"]).output().assert_ok();
+        assert_all_gone(&alice, LIMIT);
+        // The file for the portal is overwritten by the next job of its name.
+        drop(fs::remove_file(job.publish_file()));
+    }
+}
+
+#[test]
+fn before_the_app_has_answered() {
+    let node = Node::new();
+    let alice = node.user();
+    for milliseconds in [0, 2, 5, 10, 20, 40, 80] {
+        let mut job = alice.job("", "import time; time.sleep(600)");
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        job.kill();
+        assert_all_gone(&alice, LIMIT);
+    }
+}

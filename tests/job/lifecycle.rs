@@ -1,0 +1,253 @@
+//! A good parent: what the app's start, end and signals look like from outside.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::setup::{APP, Node, assert_all_gone, session_files};
+
+#[test]
+fn the_apps_exit_code_is_passed_on() {
+    let node = Node::new();
+    let alice = node.user();
+    for (script, code) in [
+        ("raise SystemExit(0)", 0),
+        ("raise SystemExit(7)", 7),
+        ("import os; os.kill(os.getpid(), 9)", 137),
+        ("import os; os.kill(os.getpid(), 15)", 143),
+        // A child that it leaves behind goes with it.
+        (
+            "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True); raise SystemExit(3)",
+            3,
+        ),
+    ] {
+        for flags in [
+            "--outbound none", "--outbound none --no-pidns", "--network host --allow-unisolated",
+        ] {
+            let mut job = alice.job(flags, script);
+            assert_eq!(job.code(), code, "{flags} {script}: {}", job.said());
+            assert_all_gone(&alice, Duration::from_secs(2));
+        }
+    }
+}
+
+#[test]
+fn signals_reach_the_app_and_it_decides() {
+    let node = Node::new();
+    let alice = node.user();
+    let script = r#"
+import signal, sys
+for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGWINCH"):
+    signal.signal(getattr(signal, name), lambda number, _: print("got", signal.Signals(number).name, flush=True))
+signal.signal(signal.SIGTERM, lambda *_: (print("bye", flush=True), sys.exit(5)))
+print("up", flush=True)
+while True: signal.pause()
+"#;
+    let mut job = alice.job("--outbound none", script);
+    job.expect_said("up");
+    for (signal, name) in [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::WINCH, "SIGWINCH"),
+    ] {
+        job.signal(signal);
+        job.expect_said(&format!("got {name}\n"));
+    }
+    assert!(!job.has_ended());
+    job.signal(Signal::TERM);
+    assert_eq!(job.code(), 5);
+    assert!(job.said().contains("bye"));
+}
+
+#[test]
+fn what_the_app_kills_is_its_own() {
+    let node = Node::new();
+    let alice = node.user();
+    // The reference's clean-up was `kill 0`, which ended the batch script.
+    let script =
+        "import os, signal; signal.signal(15, lambda *_: None); os.kill(0, 15); print('alone')";
+    for flags in ["--outbound none", "--outbound none --no-pidns"] {
+        let mut job = alice.job(flags, script);
+        assert_eq!(job.code(), 0, "{}", job.said());
+        assert!(job.said().starts_with("alone"));
+    }
+    // And as process 1 of the namespace, the keeper cannot be killed by it.
+    let script = "import os\nfor s in (9, 15, 19): os.kill(1, s)\nprint('still here')";
+    let mut job = alice.job("--outbound none", script);
+    assert_eq!(job.code(), 0, "{}", job.said());
+    assert!(job.said().starts_with("still here"));
+}
+
+#[test]
+fn an_app_that_never_answers_is_ended_when_its_time_is_over() {
+    let node = Node::new();
+    let alice = node.user();
+    let started = Instant::now();
+    let mut job = alice.job(
+        "--outbound none --ready-timeout 1s", "import time; time.sleep(600)",
+    );
+    assert_eq!(job.code(), 125);
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    let said = job.said();
+    assert!(
+        said.contains("error: the app did not answer at 127.0.0.1:8080 within 1 s"),
+        "{said}"
+    );
+    assert!(
+        said.contains("hint: does the app listen on the address that --to names?"),
+        "{said}"
+    );
+    assert!(!job.publish_file().exists());
+    assert_all_gone(&alice, Duration::from_secs(2));
+}
+
+#[test]
+fn a_connection_is_no_answer_of_http() {
+    let node = Node::new();
+    let alice = node.user();
+    let script = r#"
+import os, socket
+server = socket.create_server(("127.0.0.1", int(os.environ["OOD_JOB_APP_PORT"])))
+while True: server.accept()[0].sendall(b"RFB 003.008\n")
+"#;
+    let mut job = alice.job("--outbound none --ready-timeout 1s", script);
+    assert_eq!(job.code(), 125, "{}", job.said());
+    let mut job = alice.job("--outbound none --tcp", script);
+    job.ready();
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_before_anything_starts() {
+    let node = Node::new();
+    let alice = node.user();
+    // Somebody else's, on one address only.
+    let taken = TcpListener::bind("10.77.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for address in ["0.0.0.0", "10.77.0.1"] {
+        let mut job = alice.job(
+            &format!("--outbound none --listen {address}:{port}"),
+            "print('started')",
+        );
+        assert_eq!(job.code(), 125);
+        let said = job.said();
+        assert!(
+            said.contains(&format!(
+                "error: cannot listen on {address}:{port}: Address already in use"
+            )),
+            "{said}"
+        );
+        assert!(
+            said.contains("hint: another program has that port"),
+            "{said}"
+        );
+        assert!(!said.contains("started"));
+    }
+}
+
+#[test]
+fn the_port_is_held_before_the_app_starts_and_by_nobody_else() {
+    let node = Node::new();
+    let alice = node.user();
+    let script = r#"
+import os, socket, time
+print("port", os.environ["OOD_JOB_PORT"], flush=True)
+time.sleep(600)
+"#;
+    let job = alice.job("--outbound none", script);
+    job.expect_said("port ");
+    let said = job.said();
+    let port: u16 = said.split_whitespace().nth(1).unwrap().parse().unwrap();
+    for address in ["0.0.0.0", "127.0.0.1", "10.77.0.1"] {
+        assert!(TcpListener::bind((address, port)).is_err(), "{address}");
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_run_says_so_as_env_does() {
+    let node = Node::new();
+    let alice = node.user();
+    let mut missing = alice.start(&["--outbound", "none", "--", "no-such-program"]);
+    assert_eq!(missing.code(), 127);
+    assert!(
+        missing
+            .said()
+            .contains("error: cannot start no-such-program: No such file"),
+        "{}",
+        missing.said()
+    );
+    let mut directory = alice.start(&["--outbound", "none", "--", "/etc"]);
+    assert_eq!(directory.code(), 126);
+    assert!(
+        directory
+            .said()
+            .contains("cannot start /etc: Permission denied"),
+        "{}",
+        directory.said()
+    );
+}
+
+#[test]
+fn on_the_nodes_network_a_port_of_somebody_elses_is_not_taken_for_the_app() {
+    let node = Node::new();
+    let alice = node.user();
+    // This test's user is root, who is not alice.
+    crate::setup::web_server("127.0.0.1:8080".parse().unwrap(), "not the app");
+    let mut job = alice.job(
+        "--network host --allow-unisolated", "import time; time.sleep(600)",
+    );
+    assert_eq!(job.code(), 125);
+    assert!(
+        job.said()
+            .contains("error: 127.0.0.1:8080 belongs to another user (uid 0)"),
+        "{}",
+        job.said()
+    );
+    assert_all_gone(&alice, Duration::from_secs(2));
+}
+
+#[test]
+fn sharing_the_nodes_network_must_be_meant() {
+    let node = Node::new();
+    let alice = node.user();
+    let mut job = alice.job("--network host", "print('started')");
+    assert_eq!(job.code(), 125);
+    assert!(
+        job.said().contains("add --allow-unisolated"),
+        "{}",
+        job.said()
+    );
+    let socket = alice.home.join("open");
+    std::fs::create_dir(&socket).unwrap();
+    let mut job = alice.job(
+        &format!("--to unix:{}/socket", socket.display()),
+        "print('started')",
+    );
+    assert_eq!(job.code(), 125);
+    assert!(!job.said().contains("started"));
+}
+
+#[test]
+fn ended_with_the_app_are_its_registration_and_its_publication() {
+    let node = Node::new();
+    let alice = node.user();
+    let mut job = alice.job("--outbound none", APP);
+    let published = job.ready();
+    let files = session_files(&alice.home);
+    assert!(
+        files.contains(&format!("{}:{}", published.host, published.port)),
+        "{files:?}"
+    );
+    assert!(
+        files.contains(&format!("10.77.0.1:{}", published.port)),
+        "{files:?}"
+    );
+    job.signal(Signal::TERM);
+    assert_eq!(job.code(), 143);
+    assert!(!job.publish_file().exists());
+    assert_all_gone(&alice, Duration::from_secs(2));
+}

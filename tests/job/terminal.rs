@@ -1,0 +1,113 @@
+//! Under a terminal: the app has the foreground, keys reach it alone, and it can
+//! be stopped and continued as any program of a shell.
+
+use std::fs;
+
+use crate::setup::Node;
+
+/// Drives a shell in a pseudo-terminal by what it shows.
+const DRIVER: &str = r#"
+import os, pty, select, sys, time
+child, terminal = pty.fork()
+if child == 0:
+    os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+seen = b""
+def expect(text, start=0):
+    global seen
+    deadline = time.time() + 30
+    while text.encode() not in seen[start:]:
+        if time.time() > deadline:
+            sys.exit("not seen: %r in %r" % (text, seen))
+        if select.select([terminal], [], [], 0.1)[0]:
+            try: seen += os.read(terminal, 4096)
+            except OSError: sys.exit("ended early: %r" % seen)
+    return len(seen)
+def type(text): os.write(terminal, text.encode())
+type("PS1='$ '; echo rea''dy\n")
+expect("ready")
+for number, line in enumerate(open(sys.argv[1]).read().splitlines()):
+    kind, _, text = line.partition(" ")
+    if kind == "type": mark = len(seen); type(text.replace("\\n", "\n").replace("^C", "\x03").replace("^Z", "\x1a"))
+    else: expect(text, mark)
+print("all seen")
+"#;
+
+fn drive(flags: &str, app: &str, steps: &[&str]) {
+    let node = Node::new();
+    let alice = node.user();
+    let script = alice.home.join("app.py");
+    fs::write(&script, app).unwrap();
+    let command = format!(
+        "type {} run {flags} -- python3 {}\\n",
+        alice.program().display(),
+        script.display()
+    );
+    let mut lines = vec![command.as_str()];
+    lines.extend(steps);
+    let file = alice.home.join("steps");
+    fs::write(&file, lines.join("\n")).unwrap();
+    let outcome = alice
+        .run("python3")
+        .args(["-c", DRIVER])
+        .args([&file])
+        .output();
+    assert!(outcome.stdout.contains("all seen"), "{outcome}");
+}
+
+const FLAGS: [&str; 2] = ["--outbound none", "--outbound none --no-pidns"];
+
+#[test]
+fn control_c_reaches_the_app_once_and_the_shell_gets_its_exit_code() {
+    let app = r#"
+import os, signal, sys, time
+count = 0
+def stop(*_):
+    global count
+    count += 1
+    os.write(1, b"inter" + b"rupted %d\n" % count)
+    time.sleep(0.3)
+    sys.exit(9 + count)
+signal.signal(signal.SIGINT, stop)
+os.write(1, b"app " + b"is up\n")
+while True: signal.pause()
+"#;
+    for flags in FLAGS {
+        drive(
+            flags,
+            app,
+            &[
+                "see app is up", "type ^C", "see interrupted 1", "type echo code=$?\\n",
+                "see code=10",
+            ],
+        );
+    }
+}
+
+#[test]
+fn it_reads_what_is_typed() {
+    let app = "print('app ' + 'asks', flush=True)\nprint('got <' + input() + '>', flush=True)\n";
+    for flags in FLAGS {
+        drive(
+            flags,
+            app,
+            &["see app asks", "type hello\\n", "see got <hello>", "see $ "],
+        );
+    }
+}
+
+#[test]
+fn control_z_gives_the_shell_its_turn_and_fg_takes_it_back() {
+    let app = "print('app ' + 'is up', flush=True)\nwhile True: print('got <' + input() + '>', flush=True)\n";
+    for flags in FLAGS {
+        drive(
+            flags,
+            app,
+            &[
+                "see app is up", "type ^Z", "see Stopped", "type echo the shell''s turn\\n",
+                "see the shells turn", "type fg\\n", "see run", "type back again\\n",
+                "see got <back again>", "type ^Z", "see Stopped", "type fg\\n", "see run",
+                "type twice\\n", "see got <twice>", "type ^C", "see KeyboardInterrupt", "see $ ",
+            ],
+        );
+    }
+}
