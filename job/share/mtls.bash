@@ -433,6 +433,10 @@ start_mtls_caddy() (
     dir=$(mtls_private_directory) || exit 1
     main=$BASHPID
     watched=("$main" "$(mtls_birth "$main")" "$$" "$(mtls_birth "$$")")
+    # Who killed `start_mtls … &` has killed the one above this one.
+    read -r line <"/proc/$main/stat"
+    read -ra fields <<<"${line##*) }"
+    watched+=("${fields[1]}" "$(mtls_birth "${fields[1]}")")
     read -r top birth <<<"${MTLS_TOP-}"
     ! mtls_alive "$top" "$birth" || watched+=("$top" "$birth")
     setsid bash -c 'mtls_watch "$@"' mtls "$dir" "$grace" "${watched[@]}" \

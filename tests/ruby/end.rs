@@ -82,6 +82,19 @@ fn after_sigkill_of_the_supervisor_nothing_keeps_serving() {
 }
 
 #[test]
+fn started_in_the_background_it_ends_when_it_is_killed() {
+    let alice = User::new();
+    let code = format!(
+        "start_mtls {PORT} 5000 python3 app.py 5000 & \
+         until mtls_connects {PORT}; do sleep 0.1; done; kill \"$!\"; wait \"$!\"; until mtls_listens=$(mtls_listeners {PORT}); \
+         [ \"$mtls_listens\" = 0 ]; do sleep 0.1; done; exit 5"
+    );
+    let said = alice.shell(&code).output();
+    assert_eq!(said.code(), Some(5), "{said}");
+    alice.assert_nothing_left(AT_ONCE);
+}
+
+#[test]
 fn each_part_that_is_killed_takes_the_rest_with_it() {
     for part in [
         "caddy run", "slirp4netns", "unshare --map-current-user", "bash -c mtls_inside",
