@@ -83,6 +83,11 @@ impl Node {
         fs::write(self.dir.path().join("resolv.conf"), text).unwrap();
     }
 
+    /// A place that is gone with the node.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// A user of this node.
     pub(crate) fn user(&self) -> User<'_> {
         User {
@@ -377,6 +382,11 @@ impl Drop for Job<'_> {
         }
         drop(self.child.kill());
         drop(self.child.wait());
+        // Nobody may still tidy up in a home that is about to be removed.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < deadline && !processes_of(self.user.uid()).is_empty() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 
