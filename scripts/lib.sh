@@ -11,7 +11,7 @@ declare -A CARGO_TOOL_VERSION=(
 )
 # The newest that Python 3.9 (RHEL 9) can install; what they need in turn is
 # chosen by pip, because it differs from one Python to the next.
-PYTHON_PACKAGES=(pkilint==0.12.13 jsonschema==4.25.1 crossplane==0.5.8 gixy-ng==0.2.59)
+PYTHON_PACKAGES=(pkilint==0.12.13 jsonschema==4.25.1 crossplane==0.5.8 gixy-ng==0.2.59 websockets==15.0.1)
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 

@@ -222,7 +222,7 @@ pub fn python_with(module: &str) -> PathBuf {
                 .status
                 .success(),
         "this test needs the Python module `{module}` in {venv}; make it with: \
-         python3 -m venv {venv} && {venv}/bin/pip install pkilint jsonschema \
+         python3 -m venv {venv} && {venv}/bin/pip install pkilint jsonschema websockets \
          (or name another environment in OOD_CA_TEST_VENV)",
         venv = venv.display(),
     );
