@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """The app of the demo: a web page that shows what an app in a job sees.
 
-It is its own TLS end: it answers only to client certificates signed by the
-trust bundle. Standard library only.
+Run by `ood-job run --client-cert-headers` it is a plain web server where that
+tells it to listen. With --certs it is its own TLS end: it answers only to client
+certificates signed by the trust bundle. Standard library only.
 
+    app.py [--listen ADDR:PORT | --listen unix:PATH]
     app.py --listen 127.0.0.2:8443 --certs DIR [--ready-fd FD]
 """
 
@@ -85,6 +87,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def tls_facts(self):
+        if not isinstance(self.connection, ssl.SSLSocket):
+            # The end in front of this app says so, and nobody else can.
+            facts = {
+                "client certificate of": "X-Client-Cert-Subject",
+                "signed by authority": "X-Client-Cert-Issuer",
+                "valid until": "X-Client-Cert-Not-After",
+            }
+            return [(name, self.headers.get(header, "")) for name, header in facts.items()]
         peer = self.connection.getpeercert() or {}
         subject = dict(pair for group in peer.get("subject", ()) for pair in group)
         issuer = dict(pair for group in peer.get("issuer", ()) for pair in group)
@@ -191,8 +201,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
+    context = None
+
+    def server_bind(self):
+        if self.address_family == socket.AF_UNIX:
+            self.socket.bind(self.server_address)
+            self.server_name, self.server_port = "localhost", 0
+        else:
+            super().server_bind()
+
     def get_request(self):
         connection, address = super().get_request()
+        if self.context is None:
+            return connection, address or ("", 0)
         # The handshake happens in the connection's own thread, on first use.
         connection.settimeout(10)
         wrapped = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
@@ -207,7 +228,8 @@ class Server(http.server.ThreadingHTTPServer):
 
     def process_request_thread(self, request, client_address):
         try:
-            request.do_handshake()
+            if self.context is not None:
+                request.do_handshake()
         except (ssl.SSLError, OSError):
             self.handle_error(request, client_address)
             self.shutdown_request(request)
@@ -216,22 +238,46 @@ class Server(http.server.ThreadingHTTPServer):
         super().process_request_thread(request, client_address)
 
 
+class UnixServer(Server):
+    address_family = socket.AF_UNIX
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--listen", required=True, metavar="ADDR:PORT")
-    parser.add_argument("--certs", required=True, metavar="DIR", help="what `ood-ca issue --out DIR` wrote")
+    parser.add_argument("--listen", metavar="WHERE", help="ADDR:PORT or unix:PATH [default: where ood-job says]")
+    parser.add_argument("--certs", metavar="DIR", help="what `ood-ca issue --out DIR` wrote; without it: no TLS")
     parser.add_argument("--user", default="somebody")
     parser.add_argument("--ready-fd", type=int, help="write the port here once it listens")
     args = parser.parse_args()
 
-    address, port = args.listen.rsplit(":", 1)
+    if args.certs is None:
+        serve(open_at(args.listen or told_by_ood_job()), args)
+        return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(f"{args.certs}/server.crt", f"{args.certs}/server.key")
     context.load_verify_locations(f"{args.certs}/trust.crt")
     context.verify_mode = ssl.CERT_REQUIRED
-    server = Server((address, int(port)), Handler)
-    server.context, server.user = context, args.user
+    server = open_at(args.listen)
+    server.context = context
+    serve(server, args)
+
+
+def told_by_ood_job():
+    if path := os.environ.get("OOD_JOB_APP_SOCKET"):
+        return f"unix:{path}"
+    return "{OOD_JOB_APP_HOST}:{OOD_JOB_APP_PORT}".format_map(os.environ)
+
+
+def open_at(where):
+    if where.startswith("unix:"):
+        return UnixServer(where.removeprefix("unix:"), Handler)
+    address, port = where.rsplit(":", 1)
+    return Server((address, int(port)), Handler)
+
+
+def serve(server, args):
+    server.user = args.user
     if args.ready_fd is not None:
         os.write(args.ready_fd, f"{server.server_address[1]}\n".encode())
         os.close(args.ready_fd)

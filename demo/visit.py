@@ -4,6 +4,7 @@
     visit.py owner    --portal URL --app PATH --user NAME            <<< COOKIE
     visit.py stranger --portal URL --app PATH --user NAME --to NAME  <<< COOKIE
     visit.py login    --portal URL --app PATH
+    visit.py past     --job ADDR:PORT --user NAME
     visit.py direct   --job ADDR:PORT --user NAME [--pki DIR] [--expect entry]
     visit.py reach    --socket PATH… --file PATH…
 
@@ -88,8 +89,8 @@ def owner(args):
     facts = json.loads(portal.ask("GET", args.app + "facts.json")[1])
     tls = facts["tls"]
     report(
-        tls["protocol"] == "TLSv1.3" and tls["client certificate of"] == args.user,
-        f"the job sees {tls['protocol']} and a client certificate of {tls['client certificate of']}",
+        tls["client certificate of"].removeprefix("CN=") == args.user,
+        f"the job sees a client certificate of {tls['client certificate of']}",
     )
     headers = {name.lower(): value for name, value in facts["headers"].items()}
     report(
@@ -126,11 +127,17 @@ def get_in(job, context):
         with socket.create_connection((address, int(port)), PATIENCE) as plain:
             stream = context.wrap_socket(plain) if context else plain
             stream.sendall(b"GET / HTTP/1.1\r\nHost: job\r\nConnection: close\r\n\r\n")
-            return stream.recv(4096).split(b"\r\n")[0].decode(errors="replace") or "closed"
+            said = stream.recv(4096).split(b"\r\n")[0].decode(errors="replace") or "closed"
+            return f"{said} ({stream.version()})" if context else said
     except ssl.SSLError as error:
         return error.reason or str(error.args[-1])
     except OSError as error:
         return error.strerror or str(error)
+
+
+def past(args):
+    said = get_in(args.job, None)
+    report(said == "Connection refused", f"{args.user} connects to the app past its TLS end, at {args.job}: {said}")
 
 
 def direct(args):
@@ -144,7 +151,7 @@ def direct(args):
 
     if args.expect == "entry":
         said = get_in(args.job, client(args.pki))
-        report(said.startswith("HTTP/1.1 200"), f"{args.user}, with the certificate of {args.user}: {said}")
+        report(said.startswith("HTTP/1.1 200") and "TLSv1.3" in said, f"{args.user}, with the certificate of {args.user}: {said}")
         return
     for how, context in [
         ("without TLS", None),
@@ -175,7 +182,7 @@ def reach(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("visit", choices=["owner", "stranger", "login", "direct", "reach"])
+    parser.add_argument("visit", choices=["owner", "stranger", "login", "past", "direct", "reach"])
     parser.add_argument("--portal", metavar="URL")
     parser.add_argument("--app", metavar="PATH")
     parser.add_argument("--user", help="who visits")
@@ -187,7 +194,8 @@ def main():
     parser.add_argument("--file", nargs="*", default=[])
     args = parser.parse_args()
     try:
-        {"owner": owner, "stranger": stranger, "login": login, "direct": direct, "reach": reach}[args.visit](args)
+        visits = {"owner": owner, "stranger": stranger, "login": login, "past": past, "direct": direct, "reach": reach}
+        visits[args.visit](args)
     except (OSError, http.client.HTTPException, ValueError) as error:
         report(False, f"{args.visit}: {type(error).__name__}: {error}")
     sys.exit(failures > 0)

@@ -18,6 +18,8 @@ pub struct Node {
     names: Vec<HostName>,
     addresses: Vec<IpAddr>,
     domain: Option<HostName>,
+    /// The one address at which the TLS end listens, where the user chose one.
+    chosen: Option<Ipv4Addr>,
 }
 
 impl Node {
@@ -28,7 +30,25 @@ impl Node {
             names: ca_core::node::host_names(site.domain.as_ref()),
             addresses: interface_addresses(),
             domain: site.domain.clone(),
+            chosen: None,
         }
+    }
+
+    /// The same node, reached only where the user said that the TLS end listens. A
+    /// name may lead to another of its addresses, so that one is published, also if
+    /// it is on loopback. IPv6 the portal takes by name only.
+    #[must_use]
+    pub fn listening_at(mut self, address: IpAddr) -> Self {
+        let IpAddr::V4(v4) = address.to_canonical() else {
+            return self;
+        };
+        if !v4.is_unspecified() {
+            self.chosen = Some(v4);
+            if !self.addresses.contains(&address.to_canonical()) {
+                self.addresses.push(address.to_canonical());
+            }
+        }
+        self
     }
 
     /// The names, the node's own first.
@@ -38,9 +58,13 @@ impl Node {
     }
 
     /// The full name, by which the portal reaches this node: below the site's
-    /// domain where it has one. An address if the node has no name.
+    /// domain where it has one. An address if the node has no name, or if the TLS
+    /// end listens at that one only.
     #[must_use]
     pub fn host(&self) -> Option<String> {
+        if let Some(address) = self.chosen {
+            return Some(address.to_string());
+        }
         let below = |name: &&HostName| {
             let domain = self.domain.as_ref();
             domain.is_some_and(|d| name.as_str().ends_with(&format!(".{d}")))
@@ -147,7 +171,29 @@ mod tests {
             names: names.iter().map(parse).collect(),
             addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
             domain: domain.as_ref().map(parse),
+            chosen: None,
         }
+    }
+
+    #[test]
+    fn an_address_that_the_user_chose_is_published() {
+        let at = |address: &str| node(&["n1"], None).listening_at(address.parse().unwrap());
+        for (address, host) in [
+            ("127.0.0.2", "127.0.0.2"),
+            ("10.0.0.5", "10.0.0.5"),
+            ("::ffff:10.0.0.9", "10.0.0.9"),
+            ("0.0.0.0", "n1"),
+            ("::", "n1"),
+            ("fd00::5", "n1"),
+        ] {
+            assert_eq!(at(address).host().unwrap(), host);
+        }
+        assert!(
+            at("127.0.0.2")
+                .registered_names()
+                .contains(&"127.0.0.2".into())
+        );
+        assert_eq!(at("10.0.0.5").registered_names(), ["10.0.0.5", "n1"]);
     }
 
     #[test]

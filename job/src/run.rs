@@ -104,7 +104,10 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     let network = check(&request, &notice)?;
     let registry = Registry::for_user()?;
     registry.prune(now())?;
-    let node = Node::current(&request.site);
+    let node = match request.listen {
+        Some(address) => Node::current(&request.site).listening_at(address.ip()),
+        None => Node::current(&request.site),
+    };
     let listener = node::listen(request.listen, request.site.port_range)?;
     let port = listener
         .local_addr()
