@@ -18,7 +18,7 @@ use crate::ready::Check;
 use crate::sandbox::{self, Network, Outbound, Plan};
 use crate::scheduler::Job;
 use crate::sessions::{self, Registry};
-use crate::supervise::{Backend, Supervisor};
+use crate::supervise::{Backend, OwnSocket, Supervisor};
 use crate::target::Target;
 use crate::terminal;
 
@@ -110,6 +110,12 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         .local_addr()
         .map_err(|e| Error::system("tell the port", e))?
         .port();
+    if !request.site.port_range.contains(port) {
+        notice(Notice::Degraded(format!(
+            "the portal does not let port {port} through, only {}",
+            request.site.port_range
+        )));
+    }
     let connection = Connection {
         host: node.host().ok_or_else(|| {
             Error::argument(
@@ -154,7 +160,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         Target::Unix(path) => {
             let anywhere = SocketAddr::from(([127, 0, 0, 1], 1));
             let (control, _) = launched.attach(anywhere).map_err(keeper_failed)?;
-            (control, Backend::new(ood_relay::UnixBackend(path.clone())))
+            (control, Backend::new(OwnSocket(path.clone())))
         }
     };
     let supervisor = Supervisor {

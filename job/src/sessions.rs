@@ -278,9 +278,14 @@ impl Registry {
         Ok(session)
     }
 
+    /// Looks again at each file first: since it was listed, a new job may have
+    /// got the port, and the name with it.
     fn drop_names(&self, session: &Session) -> Result<()> {
-        if let Some(dir) = self.open()? {
-            for name in &session.names {
+        let Some(dir) = self.open()? else {
+            return Ok(());
+        };
+        for name in &session.names {
+            if read(&dir, name)?.is_some_and(|r| r.session == session.record.session) {
                 dir.remove(name)?;
             }
         }
@@ -492,6 +497,17 @@ mod tests {
         assert_eq!(registry.remove("a", &hosts(), 4000).unwrap(), 2);
         let left = registry.list(NOW).unwrap();
         assert_eq!(left[0].names, ["n1:4000"]);
+    }
+
+    #[test]
+    fn what_was_stale_when_it_was_listed_is_looked_at_again_before_it_goes() {
+        let (_home, registry) = registry();
+        registry.register(&record("a"), &hosts()).unwrap();
+        let listed = registry.list(NOW).unwrap();
+        registry.register(&record("b"), &["n1".into()]).unwrap();
+        registry.drop_names(&listed[0]).unwrap();
+        let left = registry.list(NOW).unwrap();
+        assert_eq!((left.len(), &*left[0].record.session), (1, "b"));
     }
 
     #[test]

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ca_core::{Authority, Certificate, PeerName, now};
-use ood_relay::{Connect, Connecting, Handle, Identity, Ingress, IngressOptions, TrustSource};
+use ood_relay::{
+    Connect, Connecting, Handle, Identity, Ingress, IngressOptions, Stream, TrustSource,
+};
 use time::OffsetDateTime;
+use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
@@ -34,6 +37,24 @@ const LOOK: Duration = Duration::from_secs(20);
 
 const CHILD: i32 = rustix::process::Signal::CHILD.as_raw();
 const CONTINUE: i32 = rustix::process::Signal::CONT.as_raw();
+
+/// Connects to an app's Unix socket, and only if a process of the same user
+/// listens there: whoever can rename a directory above could put another there.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnSocket(pub(crate) std::path::PathBuf);
+
+impl Connect for OwnSocket {
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(async {
+            let stream = UnixStream::connect(&self.0).await?;
+            let me = rustix::process::geteuid().as_raw();
+            if stream.peer_cred()?.uid() != me {
+                return Err(std::io::ErrorKind::PermissionDenied.into());
+            }
+            Ok(Stream::Unix(stream))
+        })
+    }
+}
 
 /// Connects to the app, wherever it is.
 #[derive(Clone)]
@@ -94,13 +115,19 @@ impl Supervisor {
             self.request.publish.as_ref(),
             &self.connection,
         );
-        let keeper_is_gone = outcome.is_ok();
         // Its socket is the keeper's order to end.
         drop(self.control);
-        if !keeper_is_gone {
-            sleep(Duration::from_millis(20)).await;
-        }
-        wait_for_orphans(&self.strangers).await;
+        // A process namespace ends with its keeper. Without one, what a keeper
+        // leaves that was killed is ours to find.
+        let lost = matches!(outcome, Err(Error::KeeperLost));
+        let adopted = !matches!(
+            self.network,
+            Network::Private {
+                pid_namespace: true,
+                ..
+            }
+        );
+        wait_for_orphans(&self.strangers, lost && adopted).await;
         outcome
     }
 
@@ -148,6 +175,8 @@ impl Supervisor {
     async fn built(&self) -> Result<()> {
         match self.event().await? {
             Event::Built { notices, .. } => {
+                // What made the keeper's process namespace has ended by now.
+                reap();
                 for notice in notices {
                     (self.notice)(Notice::Degraded(notice));
                 }
@@ -353,19 +382,17 @@ fn jitter() -> Result<f64> {
     Ok(f64::from(u32::from_ne_bytes(crate::random::<4>()?)) / f64::from(u32::MAX))
 }
 
-/// Until every process that came to us is gone; those that the app has left
-/// without a process namespace are ended.
-async fn wait_for_orphans(strangers: &[i32]) {
+/// Until the keeper and every process that came to us is gone. `end` ends those
+/// that do not go by themselves.
+async fn wait_for_orphans(strangers: &[i32], end: bool) {
     let deadline = Instant::now() + FAREWELL;
+    if end {
+        processes::kill_descendants(strangers);
+    }
     loop {
         reap();
         let left = processes::children();
-        if left.iter().all(|pid| strangers.contains(pid)) {
-            return;
-        }
-        if Instant::now() > deadline {
-            processes::kill_descendants(strangers);
-            reap();
+        if left.iter().all(|pid| strangers.contains(pid)) || Instant::now() > deadline {
             return;
         }
         sleep(Duration::from_millis(2)).await;

@@ -1,6 +1,7 @@
 //! `ood-job doctor` says what this node allows because it has tried it.
 
 use std::fs;
+use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use serde_json::Value;
@@ -49,7 +50,7 @@ fn without_a_tun_device_there_is_a_network_without_a_way_out() {
 fn where_user_namespaces_are_forbidden_a_unix_socket_is_advised() {
     let node = Node::new();
     let alice = node.user();
-    forbid_user_namespaces();
+    forbid_user_namespaces(&node);
     let report = examined(&alice, 1);
     assert_eq!(report["mode"], "unix-socket", "{report}");
     assert_eq!(verdict(&report, "user namespaces"), "failed");
@@ -64,32 +65,23 @@ fn where_user_namespaces_are_forbidden_a_unix_socket_is_advised() {
     assert!(said.contains("--to unix:PATH"), "{said}");
 }
 
-/// In a user namespace the limit is that namespace's own, so that the rest of
-/// the system is left alone: the test's processes move into one.
-pub(crate) fn forbid_user_namespaces() {
-    // A file that says 0 is what is read; and a chroot, which no user namespace
-    // may be made from (clone(2), EPERM), is what the kernel does about it.
-    let dir = tempfile::tempdir().unwrap();
-    let zero = dir.path().join("zero");
+/// The limit itself counts for the whole system, so the rest of it is left
+/// alone: a file that says 0 is what is read; and a chroot, in which no user
+/// namespace may be made (clone(2), EPERM), is what the kernel does about it.
+pub(crate) fn forbid_user_namespaces(node: &Node) {
+    let zero = node.path().join("zero");
     fs::write(&zero, "0\n").unwrap();
-    let place = "/proc/sys/user/max_user_namespaces";
-    mount(
-        Some(&zero),
-        place,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .unwrap();
-    let root = dir.keep();
-    mount(
-        Some("/"),
-        &root,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .unwrap();
-    nix::unistd::chroot(&root).unwrap();
+    let bind = |from: &Path, to: &str, more: MsFlags| {
+        let flags = MsFlags::MS_BIND | more;
+        mount(Some(from), to, None::<&str>, flags, None::<&str>).unwrap();
+    };
+    bind(
+        &zero,
+        "/proc/sys/user/max_user_namespaces",
+        MsFlags::empty(),
+    );
+    // Any directory that every system has, covered for this test alone.
+    bind(Path::new("/"), "/mnt", MsFlags::MS_REC);
+    nix::unistd::chroot("/mnt").unwrap();
     nix::unistd::chdir("/").unwrap();
 }

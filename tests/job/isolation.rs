@@ -2,6 +2,9 @@
 //! alice's. Each attempt is made by alice too, and works then: a check that
 //! cannot fail proves nothing.
 
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::Value;
 
 use crate::setup::{APP, Job, NODE, Node, User, ask, get, processes_of};
@@ -197,6 +200,37 @@ fn a_socket_in_a_closed_directory_is_reached_by_its_owner_alone() {
     };
     assert!(connect(&alice));
     assert!(!connect(&mallory));
+}
+
+#[test]
+fn a_socket_that_another_user_has_put_in_the_place_of_the_apps_is_not_spoken_to() {
+    let node = Node::new();
+    let alice = node.user();
+    let dir = alice.home.dir("app");
+    let socket = dir.join("socket");
+    // Without keep-alive, so that each request makes a connection of its own.
+    let app = APP.replace("HTTP/1.1", "HTTP/1.0");
+    let mut job = alice.job(&format!("--to unix:{}", socket.display()), &app);
+    let port = job.ready().port;
+    assert!(get(port, &alice.home, "/", "").is_some());
+    // As somebody could who may rename a directory above: root here.
+    std::fs::rename(&dir, alice.home.join("away")).unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    let impostor = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in impostor.incoming().map_while(Result::ok) {
+            let mut request = [0; 1024];
+            if matches!(stream.read(&mut request), Ok(1..)) {
+                drop(stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen"));
+            }
+        }
+    });
+    let request = "GET / HTTP/1.1\r\nHost: n1\r\nCookie: secret\r\nConnection: close\r\n\r\n";
+    let answer = ask(port, Some(&alice.home), &alice.home, request);
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert!(!answer.contains("stolen"), "{answer}");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! A good parent: what the app's start, end and signals look like from outside.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use ood_ca_tests::require_tool;
+use ood_ca_tests::tls::Server;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::setup::{APP, Node, assert_all_gone, session_files};
+use crate::setup::{APP, Node, assert_all_gone, processes_of, session_files};
 
 #[test]
 fn the_apps_exit_code_is_passed_on() {
@@ -250,4 +253,52 @@ fn ended_with_the_app_are_its_registration_and_its_publication() {
     assert_eq!(job.code(), 143);
     assert!(!job.publish_file().exists());
     assert_all_gone(&alice, Duration::from_secs(2));
+}
+
+#[test]
+fn as_process_1_of_a_container_it_reaps_and_hears_signals() {
+    let node = Node::new();
+    let alice = node.user();
+    let uid = alice.uid();
+    let script = "import os, signal, subprocess, sys\nsignal.signal(15, lambda *_: sys.exit(7))\nsubprocess.Popen(['sh', '-c', '(sleep 0.1 &)'])\nprint('up', flush=True)\nwhile True: signal.pause()";
+    for flags in ["", " --no-pidns"] {
+        let line = format!(
+            "--pid --fork --kill-child --mount-proc setpriv --reuid={uid} --regid={uid} --clear-groups env HOME={} {} run --outbound none{flags} -- python3 -c",
+            alice.home.path().display(),
+            alice.program().display()
+        );
+        let mut container = Server::start(
+            require_tool("unshare"),
+            line.split(' ').chain([script]).map(OsStr::new),
+        );
+        container.expect("the app is up", |said| said.contains("up").then_some(()));
+        let inside = processes_of(uid).into_iter().find(|(pid, name)| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let first = status.lines().find(|l| l.starts_with("NSpid:"));
+            name == "ood-job"
+                && first.is_some_and(|l| {
+                    l.split_whitespace().nth(2) == Some("1") && l.split_whitespace().count() == 3
+                })
+        });
+        let pid = Pid::from_raw(inside.expect("process 1").0).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        assert_eq!(container.code(), Some(7));
+        assert_all_gone(&alice, Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn children_of_the_shell_that_became_it_are_left_alone() {
+    let node = Node::new();
+    let alice = node.user();
+    let program = alice.program().display().to_string();
+    let script = format!("sleep 30 & exec {program} run --outbound none --no-pidns -- true");
+    let outcome = alice.run("setsid").args(["-w", "sh", "-c", &script]);
+    // Its output is the sleep's too, so that it is not waited for to be closed.
+    let mut running = outcome.start();
+    ood_ca_tests::eventually("it ends", Duration::from_secs(20), || {
+        running.has_ended().then_some(())
+    });
+    let left = alice.process("sleep");
+    kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
 }

@@ -1,19 +1,27 @@
 //! How an app reaches the world from its own network, and what it does not
 //! reach: the node's loopback.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+
+use ood_ca_tests::require_tool;
+use ood_ca_tests::tls::Server;
 
 use crate::setup::{ELSEWHERE, Node, User, name_server, web_server};
 
 /// Asks for a page by name and tries the node's loopback by every address that
 /// could mean it.
 const CLIENT: &str = r#"
-import socket, urllib.request
-try: print("page:", urllib.request.urlopen("http://web.cluster.test/", timeout=10).read().decode())
-except OSError as error: print("no page:", error)
+import os, socket, ssl, urllib.request
+def fetch(url, **more):
+    try: return urllib.request.urlopen(url, timeout=10, **more).read().decode()
+    except OSError as error: return "nothing: %s" % error
+print("page:", fetch("http://web.cluster.test/"))
+trust = ssl.create_default_context(cafile=os.path.expanduser("~/.ood/pki/trust.crt"))
+print("secure page:", "Cipher" in fetch("https://web.cluster.test/", context=trust))
 for host in ("127.0.0.1", "10.0.2.2", "169.254.1.1", "10.77.0.254", "10.77.0.1", "::1"):
     try:
         socket.create_connection((host, 7777), 2)
@@ -26,12 +34,28 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
+/// HTTPS of a host that the node reaches, with a certificate for its name.
+fn secure_web_server(alice: &User<'_>) -> Server {
+    let issued = alice.home.ood_ca("issue --host web.cluster.test --out web");
+    issued.assert_ok();
+    let file = |name: &str| alice.home.join("web").join(name).display().to_string();
+    let address = format!("{ELSEWHERE}:443");
+    let (cert, key) = (file("server.crt"), file("server.key"));
+    let words = [
+        "s_server", "-www", "-accept", &address, "-cert", &cert, "-key", &key,
+    ];
+    let mut server = Server::start(require_tool("openssl"), words.map(OsStr::new));
+    server.expect("it listens", |said| said.contains("ACCEPT").then_some(()));
+    server
+}
+
 fn reaches_by(flags: &str) {
     let node = Node::new();
     let asked = name_server();
     web_server(SocketAddr::from((ELSEWHERE, 80)), "a page from elsewhere");
     web_server(loopback(7777), "the node's own");
     let alice = node.user();
+    let _secure = secure_web_server(&alice);
     let mut job = alice.job(flags, CLIENT);
     assert_eq!(job.code(), 0, "{}", job.said());
     let said = job.said();

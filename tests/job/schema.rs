@@ -86,7 +86,7 @@ fn doctors(all: &mut Documents) {
         let forbidden = scope.spawn(|| {
             let node = Node::new();
             let alice = node.user();
-            crate::doctor::forbid_user_namespaces();
+            crate::doctor::forbid_user_namespaces(&node);
             alice.ood_job(["doctor", "--json"]).output()
         });
         all.take("doctor", 1, &forbidden.join().unwrap());

@@ -130,6 +130,16 @@ impl Server {
         }
     }
 
+    /// Waits for its end; its exit code, `None` if a signal ended it.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn code(&mut self) -> Option<i32> {
+        let end = self.listen_for("it ends", |_| None::<()>);
+        debug_assert!(end.is_none());
+        self.child.wait().ok().and_then(|status| status.code())
+    }
+
     /// Asks it to stop (SIGTERM) and waits until it has; all that it said.
     ///
     /// # Panics
@@ -212,7 +222,7 @@ pub fn python_with(module: &str) -> PathBuf {
                 .status
                 .success(),
         "this test needs the Python module `{module}` in {venv}; make it with: \
-         python3 -m venv {venv} && {venv}/bin/pip install pkilint jsonschema \
+         python3 -m venv {venv} && {venv}/bin/pip install pkilint jsonschema websockets \
          (or name another environment in OOD_CA_TEST_VENV)",
         venv = venv.display(),
     );

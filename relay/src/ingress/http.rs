@@ -5,18 +5,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::upgrade::{self, OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::headers::{remove_hop_by_hop, wants_trailers, wants_upgrade};
@@ -26,10 +24,10 @@ use crate::http::gate::{self, Gate};
 use crate::http::head::Bounds;
 use crate::http::pool::{Sender, buffer_size};
 use crate::ingress::doors::Tls;
+use crate::ingress::upgrade::{self, Upgrade};
 use crate::ingress::{Call, Calls, Shared};
 use crate::log::{Event, RequestRecord};
-use crate::pump::{End, Passed, pump};
-use crate::stream::{Carrying, Stream};
+use crate::pump::Passed;
 use crate::tls::Client;
 
 /// The only protocol that a connection may change to (RFC 6455 §4.1).
@@ -49,13 +47,10 @@ struct Visit {
     cleanse: Arc<dyn Fn(&mut HeaderMap) + Send + Sync>,
     /// What comes after HTTP.
     upgrade: Mutex<Option<Upgrade>>,
-}
-
-/// A connection that both sides agreed to use otherwise.
-struct Upgrade {
-    client: OnUpgrade,
-    app: OnUpgrade,
-    note: Box<Progress>,
+    /// What was offered with the last request that had an `Upgrade`. Even where
+    /// nothing comes of it hyper hands the connection over when it is done,
+    /// instead of closing it.
+    offered: Mutex<Option<OnUpgrade>>,
 }
 
 type Reply = Response<Answer<Box<Progress>>>;
@@ -82,6 +77,7 @@ pub(super) async fn serve(
             own_shared.options.headers.cleanse_trailers(trailers);
         }),
         upgrade: Mutex::default(),
+        offered: Mutex::default(),
     });
     let gate = Gate::new(stream, Arc::clone(&exchange), rules(shared));
     let service = service_fn(|request| {
@@ -116,14 +112,17 @@ pub(super) async fn serve(
         let user = Some(&*visit.user);
         shared.journal.refuse(peer, user, "bad-request", refused);
     }
-    let upgrade = visit
-        .upgrade
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    if let Some(upgrade) = upgrade {
-        upgrade.carry(timeouts.idle, &mut calls).await;
+    let upgrade = locked(&visit.upgrade).take();
+    let offered = locked(&visit.offered).take();
+    match (upgrade, offered) {
+        (Some(upgrade), _) => upgrade.carry(timeouts.idle, &mut calls).await,
+        (None, Some(offered)) => upgrade::close(offered).await,
+        (None, None) => {}
     }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn rules(shared: &Shared) -> gate::Rules {
@@ -146,16 +145,12 @@ async fn answer(visit: &Arc<Visit>, request: Request<Incoming>) -> Reply {
             progress.sender = Some(sender);
             response.map(|body| Answer::of_app(body, progress))
         }
-        Ok(Forwarded::Upgrade(mut response, client)) => {
+        Ok(Forwarded::Upgrade(mut response)) => {
             progress.status = response.status().as_u16();
             progress.upgraded = true;
-            let app = upgrade::on(&mut response);
-            let mut upgrade = visit.upgrade.lock().unwrap_or_else(PoisonError::into_inner);
-            *upgrade = Some(Upgrade {
-                client,
-                app,
-                note: progress,
-            });
+            let app = hyper::upgrade::on(&mut response);
+            let client = locked(&visit.offered).take();
+            *locked(&visit.upgrade) = client.map(|client| Upgrade::new(client, app, progress));
             response.map(|_| Answer::silent())
         }
         Err(failure) => {
@@ -168,7 +163,7 @@ async fn answer(visit: &Arc<Visit>, request: Request<Incoming>) -> Reply {
 
 enum Forwarded {
     Answer(Response<Incoming>, Sender),
-    Upgrade(Response<Incoming>, OnUpgrade),
+    Upgrade(Response<Incoming>),
 }
 
 /// What is said in the app's place.
@@ -229,7 +224,9 @@ async fn forward(
         && request.method() == Method::GET
         && request.version() == Version::HTTP_11
         && request.body().is_end_stream();
-    let client = upgrade::on(&mut request);
+    if request.headers().contains_key(header::UPGRADE) {
+        *locked(&visit.offered) = Some(hyper::upgrade::on(&mut request));
+    }
     let permit = asks_permission(&request)?;
     prepare(visit, &mut request, upgrades);
     let mut request = request.map(|body| {
@@ -253,7 +250,7 @@ async fn forward(
         }
         remove_hop_by_hop(response.headers_mut());
         set_upgrade(response.headers_mut());
-        return Ok(Forwarded::Upgrade(response, client));
+        return Ok(Forwarded::Upgrade(response));
     }
     let headers = response.headers_mut();
     if headers.contains_key(header::TRANSFER_ENCODING) {
@@ -390,7 +387,7 @@ fn broken(visit: &Visit, error: &hyper::Error) -> Failure {
 }
 
 /// What is known of a request so far; told when it is over.
-struct Progress {
+pub(super) struct Progress {
     visit: Arc<Visit>,
     method: Method,
     uri: Uri,
@@ -424,6 +421,15 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// What passed after an upgrade, and whether it came to its end.
+    pub(super) fn carried(&mut self, passed: Passed, complete: bool) {
+        self.passed_in.fetch_add(passed.inward, Ordering::Relaxed);
+        self.passed_out = passed.outward;
+        self.complete = complete;
+    }
+}
+
 impl Note for Box<Progress> {
     fn answered(mut self, bytes: u64, complete: bool) {
         self.passed_out = bytes;
@@ -452,43 +458,4 @@ impl Drop for Progress {
         }));
         visit.exchange.finish();
     }
-}
-
-impl Upgrade {
-    /// Carries bytes both ways until the end.
-    async fn carry(mut self, idle: Duration, calls: &mut Calls) {
-        let mut passed = Passed::default();
-        let end = tokio::select! {
-            end = carry(self.client, self.app, idle, &mut passed) => end,
-            _ = calls.cut() => None,
-        };
-        self.note
-            .passed_in
-            .fetch_add(passed.inward, Ordering::Relaxed);
-        self.note.passed_out = passed.outward;
-        self.note.complete = end == Some(End::Finished);
-    }
-}
-
-async fn carry(
-    client: OnUpgrade,
-    app: OnUpgrade,
-    idle: Duration,
-    passed: &mut Passed,
-) -> Option<End> {
-    let (client, app) = (client.await.ok()?, app.await.ok()?);
-    let client = client.downcast::<TokioIo<Gate<Tls>>>().ok()?;
-    let app = app.downcast::<TokioIo<Stream>>().ok()?;
-    let (mut stream, ahead) = client.io.into_inner().into_parts();
-    let mut carrying = Carrying::new(app.io.into_inner());
-    // What came right behind the heads.
-    carrying.stream.write_all(&client.read_buf).await.ok()?;
-    carrying.stream.write_all(&ahead).await.ok()?;
-    stream.write_all(&app.read_buf).await.ok()?;
-    stream.flush().await.ok()?;
-    passed.inward += (client.read_buf.len() + ahead.len()) as u64;
-    passed.outward += app.read_buf.len() as u64;
-    let end = pump(&mut stream, &mut carrying.stream, idle, passed).await;
-    carrying.finished = end == End::Finished;
-    Some(end)
 }

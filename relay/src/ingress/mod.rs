@@ -5,6 +5,7 @@ mod http;
 mod journal;
 mod reload;
 mod tcp;
+mod upgrade;
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
