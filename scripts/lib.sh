@@ -11,8 +11,10 @@ declare -A CARGO_TOOL_VERSION=(
 )
 # The newest that Python 3.9 (RHEL 9) can install; what they need in turn is
 # chosen by pip, because it differs from one Python to the next.
+# shellcheck disable=SC2034 # for scripts/test
 PYTHON_PACKAGES=(pkilint==0.12.13 jsonschema==4.25.1 crossplane==0.5.8 gixy-ng==0.2.59 websockets==15.0.1)
 # By itself: ninety packages that nothing else should run with.
+# shellcheck disable=SC2034 # for scripts/test
 JUPYTER_PACKAGES=(jupyterlab==4.5.11 ipykernel==6.31.0)
 # Where what every user may run is: another Python may be in somebody's home.
 SYSTEM_PATH=/usr/local/bin:/usr/bin:/bin
