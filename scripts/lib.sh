@@ -11,7 +11,13 @@ declare -A CARGO_TOOL_VERSION=(
 )
 # The newest that Python 3.9 (RHEL 9) can install; what they need in turn is
 # chosen by pip, because it differs from one Python to the next.
+# shellcheck disable=SC2034 # for scripts/test
 PYTHON_PACKAGES=(pkilint==0.12.13 jsonschema==4.25.1 crossplane==0.5.8 gixy-ng==0.2.59 websockets==15.0.1)
+# By itself: ninety packages that nothing else should run with.
+# shellcheck disable=SC2034 # for scripts/test
+JUPYTER_PACKAGES=(jupyterlab==4.5.11 ipykernel==6.31.0)
+# Where what every user may run is: another Python may be in somebody's home.
+SYSTEM_PATH=/usr/local/bin:/usr/bin:/bin
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -37,11 +43,13 @@ declare -A DEBIAN_PACKAGE=(
     [setfacl]=acl
     [stunnel]=stunnel4
     [setpriv]=util-linux
+    [system-ensurepip]=python3-venv
     [unshare]=util-linux
     [useradd]=passwd
+    [Xvnc]=tigervnc-standalone-server
 )
 # Never run by us: there is no RHEL among our machines. ShellCheck, hyperfine,
-# chromium and chromedriver come from EPEL there.
+# chromium, chromedriver, novnc and websockify come from EPEL there.
 declare -A FEDORA_PACKAGE=(
     [apache2]=httpd
     [c++]=gcc-c++
@@ -66,8 +74,11 @@ declare -A FEDORA_PACKAGE=(
     [setfacl]=acl
     [shellcheck]=ShellCheck
     [setpriv]=util-linux
+    [system-ensurepip]=python3
     [unshare]=util-linux
     [useradd]=shadow-utils
+    [websockify]=python3-websockify
+    [Xvnc]=tigervnc-server
 )
 
 say() {
@@ -111,8 +122,10 @@ has() {
         gcc-asan) links gcc -fsanitize=address ;;
         gcc-ubsan) links gcc -fsanitize=undefined ;;
         clang-sanitizers) links clang -fsanitize=address,undefined ;;
+        novnc) [ -f /usr/share/novnc/vnc.html ] ;;
         ruby-ffi) ruby -e 'require "ffi"' 2>/dev/null ;;
         ruby-minitest) ruby -e 'require "minitest"' 2>/dev/null ;;
+        system-ensurepip) PATH=$SYSTEM_PATH has ensurepip ;;
         *) has_command "$1" ;;
     esac
 }
@@ -253,19 +266,20 @@ target_dir() {
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
 
-# make_python_venv DIR: a virtual environment with PYTHON_PACKAGES. Its last
-# file records what it was made from, so one that is stale or half made is redone.
+# make_python_venv DIR PACKAGE…: a virtual environment with these packages. Its
+# last file records what it was made from, so one that is stale or half made is
+# redone.
 make_python_venv() {
     local dir=$1 wanted
+    shift
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' ||
         die "$(python3 --version) is too old" "put a Python 3.9 or later first in PATH as python3"
-    wanted="$(python3 -c 'import sys; print(sys.base_prefix, sys.version)') ${PYTHON_PACKAGES[*]}"
+    wanted="$(python3 -c 'import sys; print(sys.base_prefix, sys.version)') $*"
     [ "$(cat "$dir/made-from" 2>/dev/null)" = "$wanted" ] && "$dir/bin/python" -c '' && return
 
-    say "Making a Python environment: ${PYTHON_PACKAGES[*]}"
+    say "Making a Python environment: $*"
     rm -rf "$dir"
     python3 -m venv "$dir"
-    "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-        "${PYTHON_PACKAGES[@]}"
+    "$dir/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$@"
     printf '%s\n' "$wanted" >"$dir/made-from"
 }

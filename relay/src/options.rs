@@ -45,7 +45,8 @@ impl TrustSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections of clients that have shown their certificate. More are
-    /// closed at once.
+    /// closed at once. Each takes two file descriptors, its own and one to the
+    /// app: see that the process may have so many.
     pub connections: usize,
     /// Connections whose handshake is under way. One more waits, and makes the
     /// oldest of them end once that has had half a second: who connects and says

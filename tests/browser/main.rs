@@ -8,7 +8,10 @@
 mod app;
 mod confined;
 mod cross_site;
+mod desktop;
 mod error_pages;
+mod job;
+mod jupyter;
 mod pages;
 mod portal;
 mod starting;

@@ -209,6 +209,50 @@ impl Browser {
         self.command(&format!("/element/{element}/click"), &json!({}));
     }
 
+    /// Clicks as soon as a user could: what is there may be hidden, covered or
+    /// replaced while a page draws itself.
+    #[track_caller]
+    pub(crate) fn click_when_possible(&self, css: &str) {
+        let session = format!("/session/{}", self.session);
+        let wanted = json!({ "using": "css selector", "value": css });
+        let limit = Duration::from_millis(PAGE_LIMIT.into());
+        eventually(&format!("{css} can be clicked"), limit, || {
+            let found = self.request("POST", &format!("{session}/element"), &wanted);
+            let found = found.ok()?;
+            let click = format!("{session}/element/{}/click", found[ELEMENT].as_str()?);
+            self.request("POST", &click, &json!({})).ok()
+        });
+    }
+
+    /// Presses one key after the other, for whatever has the focus: characters,
+    /// and keys without one as WebDriver §17.4.2 encodes them.
+    #[track_caller]
+    pub(crate) fn type_keys(&self, keys: &str) {
+        let press = |key: char| {
+            ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key.to_string() }))
+        };
+        let all: Vec<Value> = keys.chars().flat_map(press).collect();
+        self.act(&json!({ "type": "key", "id": "keyboard", "actions": all }));
+    }
+
+    /// Presses a key while another is held.
+    #[track_caller]
+    pub(crate) fn chord(&self, held: char, key: char) {
+        let step = |kind, key: char| json!({ "type": kind, "value": key.to_string() });
+        let all = [
+            step("keyDown", held),
+            step("keyDown", key),
+            step("keyUp", key),
+            step("keyUp", held),
+        ];
+        self.act(&json!({ "type": "key", "id": "keyboard", "actions": all }));
+    }
+
+    #[track_caller]
+    fn act(&self, source: &Value) {
+        self.command("/actions", &json!({ "actions": [source] }));
+    }
+
     /// Chooses a file in an `<input type="file">`.
     #[track_caller]
     pub(crate) fn choose_file(&self, css: &str, path: &Path) {

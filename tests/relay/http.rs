@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use ood_ca_tests::nginx::{find, parse_response, read_response};
 use ood_relay::{Event, IngressOptions, RequestRecord};
@@ -361,4 +362,52 @@ fn methods_that_would_echo_or_tunnel_do_not_pass() {
         400
     );
     assert_eq!(app.seen().len(), 0);
+}
+
+#[test]
+fn a_target_passes_byte_for_byte() {
+    let alice = Pki::new();
+    let app = App::plain();
+    let ingress = alice.ingress(&app, IngressOptions::default());
+    for target in [
+        "/", "//", "//n2/a", "/a//b/../c/./d", "/?", "/a?", "/a?b?c", "/%2f%2E%2e/%00%0d%0a",
+        "/a;b=c", "/a:b@c", "/a?x={y}&z=|", "/~a!$&'()*+,=", "/A%E9?%e9",
+    ] {
+        assert_eq!(ingress.get(target).status, 200, "{target}");
+        let head = app.one();
+        assert!(
+            head.starts_with(&format!("GET {target} HTTP/1.1\r\n")),
+            "{head}"
+        );
+    }
+    assert_eq!(
+        ingress.ask("OPTIONS * HTTP/1.1\r\nHost: n1\r\n\r\n").status,
+        200
+    );
+    assert!(app.one().starts_with("OPTIONS * HTTP/1.1\r\n"));
+}
+
+#[test]
+fn what_comes_behind_a_request_does_not_cut_its_answer_short() {
+    const SIZE: usize = 16 * 1024 * 1024;
+    let alice = Pki::new();
+    let app = App::http(|_| ok(&vec![b'd'; SIZE]));
+    let ingress = alice.ingress(&app, IngressOptions::default());
+    let mut tls = ingress.connect();
+    let behind = "GET /second HTTP/1.1\r\n\r\n";
+    tls.write_all(format!("{}{behind}", get("/first")).as_bytes())
+        .unwrap();
+    // So slowly that every buffer on the way is full when the answer ends.
+    let mut all = Vec::new();
+    let mut part = [0; 16 * 1024];
+    loop {
+        match tls.read(&mut part).unwrap() {
+            0 => break,
+            n => all.extend(&part[..n]),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let end = find(&all, b"\r\n\r\n").unwrap() + 4;
+    assert!(all[end..end + SIZE].iter().all(|b| *b == b'd'));
+    assert_eq!(parse_response(&all[end + SIZE..]).status, 400);
 }

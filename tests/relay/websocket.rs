@@ -1,5 +1,6 @@
 //! WebSockets of a library that others wrote, at both ends.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use ood_ca_tests::tls::{Server, python_with};
 use ood_relay::{Event, IngressOptions};
 
 use crate::behind_pun;
-use crate::setup::{App, Pki};
+use crate::setup::{App, Pki, read_head, values};
 
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/relay/websocket_peer.py");
 
@@ -74,4 +75,38 @@ fn messages_of_every_kind_pass_the_pun_too() {
             text(&world.path("alice").join("pun.sock")),
         ]);
     }
+}
+
+#[test]
+fn what_comes_right_behind_the_heads_is_not_lost() {
+    let alice = Pki::new();
+    let app = App::new(|mut stream| {
+        let head = read_head(&mut stream).unwrap();
+        assert_eq!(values(&head, "Upgrade"), ["websocket"]);
+        assert_eq!(values(&head, "Connection"), ["Upgrade"]);
+        // In one piece with its head.
+        let switching = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: upgrade\r\n\r\nfrom the app";
+        stream.write_all(switching.as_bytes()).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        stream.write_all(&all).unwrap();
+    });
+    let ingress = alice.ingress(&app, IngressOptions::default());
+    let mut tls = ingress.connect();
+    // Too early, as RFC 6455 has it, and still to be carried as it is.
+    let early = "x".repeat(100_000);
+    let request = format!(
+        "GET /ws HTTP/1.1\r\nHost: n1\r\nUpgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\r\n{early}"
+    );
+    tls.write_all(request.as_bytes()).unwrap();
+    tls.read_until(b"\r\n\r\nfrom the app");
+    tls.finish_writing();
+    let mut back = Vec::new();
+    tls.read_to_end(&mut back).unwrap();
+    assert!(back == early.as_bytes(), "{} bytes came back", back.len());
+    let line = ingress.expect_line("GET /ws");
+    assert!(
+        line.contains("status=101 in=100000 out=100012") && line.ends_with(" upgraded"),
+        "{line}"
+    );
 }

@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("strace", "strace"),
     ("stunnel", "stunnel4"),
     ("unshare", "util-linux"),
+    ("Xvnc", "tigervnc-standalone-server"),
 ];
 
 /// Programs that Fedora names differently.

@@ -84,7 +84,7 @@ impl Doors {
         loop {
             match *phase.borrow_and_update() {
                 Phase::Running => {}
-                Phase::Draining(limit) if deadline.is_none() => {
+                Phase::Draining(limit) if self.listener.is_some() => {
                     // Closed, so that who comes now is told so at once.
                     self.listener = None;
                     deadline = Instant::now().checked_add(limit);

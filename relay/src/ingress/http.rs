@@ -99,12 +99,14 @@ pub(super) async fn serve(
     let mut silence = pin!(exchange.silence(timeouts.idle, timeouts.keep_alive));
     loop {
         tokio::select! {
-            // What fails here has been told to whoever asked, or they are gone.
-            _ = &mut connection => break,
+            // Calls first: who is no longer trusted gets no request through.
+            biased;
             call = calls.next() => match call {
                 Call::Drain => connection.as_mut().graceful_shutdown(),
                 Call::Cut(_) => return,
             },
+            // What fails here has been told to whoever asked, or they are gone.
+            _ = &mut connection => break,
             () = &mut silence => return,
         }
     }

@@ -22,8 +22,10 @@ pub(super) async fn serve(
     let began = Instant::now();
     let mut passed = Passed::default();
     let end = tokio::select! {
-        end = carry(shared, &mut stream, &mut passed, peer, client) => end,
+        // First: who is no longer trusted gets no byte through.
+        biased;
         why = calls.cut() => why,
+        end = carry(shared, &mut stream, &mut passed, peer, client) => end,
     };
     shared.journal.tell(&Event::Connection(ConnectionRecord {
         peer,

@@ -37,8 +37,9 @@ impl Upgrade {
     pub(super) async fn carry(mut self, idle: Duration, calls: &mut Calls) {
         let mut passed = Passed::default();
         let end = tokio::select! {
-            end = carry(self.client, self.app, idle, &mut passed) => end,
+            biased;
             _ = calls.cut() => None,
+            end = carry(self.client, self.app, idle, &mut passed) => end,
         };
         self.progress.carried(passed, end == Some(End::Finished));
     }
@@ -56,10 +57,13 @@ async fn carry(
     let (mut stream, ahead) = client.io.into_inner().into_parts();
     let mut carrying = Carrying::new(app.io.into_inner());
     // What came right behind the heads.
-    carrying.stream.write_all(&client.read_buf).await.ok()?;
-    carrying.stream.write_all(&ahead).await.ok()?;
-    stream.write_all(&app.read_buf).await.ok()?;
-    stream.flush().await.ok()?;
+    let behind = async {
+        carrying.stream.write_all(&client.read_buf).await?;
+        carrying.stream.write_all(&ahead).await?;
+        stream.write_all(&app.read_buf).await?;
+        stream.flush().await
+    };
+    timeout(idle, behind).await.ok()?.ok()?;
     passed.inward += (client.read_buf.len() + ahead.len()) as u64;
     passed.outward += app.read_buf.len() as u64;
     let end = pump(&mut stream, &mut carrying.stream, idle, passed).await;
