@@ -38,7 +38,15 @@ mtls_error() {
 # The value never becomes part of a configuration: Caddy takes it from its
 # environment, so no character in it has a meaning.
 add_caddy_header() {
-    local LC_ALL=C name=${1-} value=${2-}
+    # `set -x` in the job script must not write the value into the job's output.
+    local -
+    { set +xv; } 2>/dev/null
+    local LC_ALL=C name=${1-} value=${2-} other i
+    if [ -n "${MTLS_INSIDE-}" ]; then
+        mtls_error "the header $name comes too late: what serves this app has started already" \
+            "call add_caddy_header before start_mtls, where the job starts"
+        return 1
+    fi
     if ! [[ $name =~ ^[A-Za-z][A-Za-z0-9_-]*$ ]]; then
         mtls_error "the header name ${name@Q} is not made of letters, digits, - and _" \
             "add_caddy_header NAME VALUE"
@@ -57,8 +65,49 @@ add_caddy_header() {
             "a header is one line of text; encode it (base64) if it must hold more"
         return 1
     fi
+    if [[ $name == *[-_]*[-_]*[-_]*[-_]*[-_]*[-_]*[-_]* ]]; then
+        mtls_error "the header $name has more than six dashes" "choose a shorter name"
+        return 1
+    fi
+    # The last value of a name counts; two spellings of one name cannot be told apart.
+    for i in "${!MTLS_HEADER_NAMES[@]}"; do
+        other=${MTLS_HEADER_NAMES[i]}
+        if [ "${other,,}" = "${name,,}" ]; then
+            MTLS_HEADER_VALUES[i]=$value
+            return 0
+        fi
+        if [ "$(mtls_folded "$other")" = "$(mtls_folded "$name")" ]; then
+            mtls_error "the headers $other and $name are one to many apps" "choose one spelling"
+            return 1
+        fi
+    done
     MTLS_HEADER_NAMES+=("$name")
     MTLS_HEADER_VALUES+=("$value")
+    # Functions can be exported, their lists cannot.
+    export MTLS_HEADER_COUNT=${#MTLS_HEADER_NAMES[@]}
+}
+
+# mtls_folded NAME: as an app reads it that takes - for _ and capitals for small ones.
+mtls_folded() {
+    local name=${1,,}
+    printf '%s\n' "${name//_/-}"
+}
+
+# mtls_other_spellings NAME: each mixture of - and _ but this one, a line each.
+mtls_other_spellings() {
+    local all=('') next spelling rest=$1 part
+    while [[ $rest == *[-_]* ]]; do
+        part=${rest%%[-_]*}
+        rest=${rest#*[-_]}
+        next=()
+        for spelling in "${all[@]}"; do
+            next+=("$spelling$part-" "$spelling${part}_")
+        done
+        all=("${next[@]}")
+    done
+    for spelling in "${all[@]}"; do
+        [ "$spelling$rest" = "$1" ] || printf '%s\n' "$spelling$rest"
+    done
 }
 
 mtls_is_port() {
@@ -152,15 +201,18 @@ mtls_caddy_config() {
 # portal's proxy sends its own Host and checks our name itself. Who has the
 # owner's client leaf is the owner's PUN, so its X-Forwarded-* count.
 mtls_outer_config() {
-    local dir=$1 port=$2 certificate=$3 key=$4 trusted=$5 headers='' dropped='' i name
+    local dir=$1 port=$2 certificate=$3 key=$4 trusted=$5 headers='' dropped='' i name spelling
     for i in "${!MTLS_HEADER_NAMES[@]}"; do
         name=${MTLS_HEADER_NAMES[i]}
         headers+="${headers:+,}\"$name\":[\"{env.MTLS_HEADER_$i}\"]"
-        # Many apps read both spellings as one.
-        [ "$name" = "${name//-/_}" ] || dropped+="${dropped:+,}\"${name//-/_}\""
+        # Many apps read all spellings as one.
+        while read -r spelling; do
+            [ -z "$spelling" ] || dropped+="${dropped:+,}\"$spelling\""
+        done <<<"$(mtls_other_spellings "$name")"
     done
     mtls_caddy_config "$dir" "$(
-        printf '{"listen":[":%s"],"protocols":["h1"],"strict_sni_host":false,' "$port"
+        # Whoever begins no TLS, or no request, is not waited for.
+        printf '{"listen":[":%s"],"protocols":["h1"],"read_header_timeout":"10s","strict_sni_host":false,' "$port"
         printf '"automatic_https":{"disable":true},"tls_connection_policies":[{'
         printf '"alpn":["http/1.1"],"protocol_min":"tls1.3","certificate_selection":{"any_tag":["mtls"]},'
         printf '"client_authentication":{"mode":"require_and_verify","trusted_ca_certs":%s}}],' "$trusted"
@@ -210,11 +262,13 @@ mtls_pause() {
 mtls_inside() {
     local dir=$1 inner=$2 caddy=$3 go=$4 status=$5 timeout=$6 grace=$7
     local line own config proxy app code ready=no
-    local plain=(setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all --)
+    # And none from files: a Caddy that may bind low ports has them.
+    local plain=(setpriv --inh-caps=-all --ambient-caps=-all --no-new-privs --)
     shift 7
     set +eu
     # Below, everything that there is gets a signal.
     [ "$$" = 1 ] || exit 1
+    export MTLS_INSIDE=1
 
     mtls_stop() {
         trap '' TERM
@@ -282,7 +336,7 @@ mtls_alive() {
 # mtls_watch DIR GRACE MAIN BIRTH [PID BIRTH]…: when one of those behind MAIN is gone,
 # ends MAIN; when MAIN is gone, removes what it could not remove itself.
 mtls_watch() {
-    local dir=$1 grace=$2 main=$3 birth=$4 i never over=no
+    local dir=$1 grace=$2 main=$3 birth=$4 i never over=no server server_birth
     shift 4
     local others=("$@")
     trap '' TERM INT HUP
@@ -300,6 +354,10 @@ mtls_watch() {
         mtls_pause 0.05 "$never"
     done
     ! mtls_alive "$main" "$birth" || kill -KILL "$main" 2>/dev/null
+    # A Caddy with capabilities of its own does not end with whoever started it.
+    if read -r server server_birth 2>/dev/null <"$dir/server" && mtls_alive "$server" "$server_birth"; then
+        kill -KILL "$server" 2>/dev/null
+    fi
     rm -rf -- "$dir"
 }
 
@@ -308,7 +366,9 @@ mtls_watch() {
 mtls_private_directory() {
     local base
     for base in /dev/shm "${TMPDIR:-/tmp}" /tmp; do
-        if [[ $base =~ ^/[A-Za-z0-9/._-]{1,70}$ ]] && [ -d "$base" ] && [ -w "$base" ]; then
+        if [[ $base =~ ^/[A-Za-z0-9/._-]{1,70}$ ]] && [ -d "$base" ] && [ -w "$base" ] &&
+            { [ -O "$base" ] || [ -k "$base" ]; }; then
+            # Nobody else can rename what is in there.
             mktemp -d "$base/mtls.XXXXXXXXXX" && return 0
         fi
     done
@@ -383,7 +443,10 @@ mtls_nameserver() {
 }
 
 start_mtls_caddy() (
-    set +eu
+    # No trace: the key would be in it. No export of what is set, no file names for *.
+    { set +aeuvx; } 2>/dev/null
+    set -f
+    unset -v key
     IFS=$' \t\n'
     umask 077
     outer=${1-} inner=${2-}
@@ -394,6 +457,17 @@ start_mtls_caddy() (
     shift 2
     caddy=${MTLS_CADDY:-caddy} ood_ca=${MTLS_OOD_CA:-ood-ca} outbound=${MTLS_OUTBOUND:-slirp4netns}
     timeout=${MTLS_READY_TIMEOUT:-300} grace=${MTLS_GRACE:-5}
+    if ! [[ $timeout =~ ^[0-9]{1,6}$ && $grace =~ ^[0-9]{1,6}$ ]]; then
+        mtls_error "MTLS_READY_TIMEOUT or MTLS_GRACE is no number of seconds" \
+            "write them as 300 and 5"
+        exit 2
+    fi
+    if [ "${MTLS_HEADER_COUNT:-0}" != "${#MTLS_HEADER_NAMES[@]}" ]; then
+        mtls_error "headers were added in another shell than this one" \
+            "call add_caddy_header in the script that calls start_mtls"
+        exit 2
+    fi
+    unset -v MTLS_HEADER_COUNT
     mtls_requirements "$caddy" "$ood_ca" "$outbound" || exit 1
     taken="port $outer of this node is taken"
     if [ "$(mtls_listeners "$outer")" != 0 ]; then
@@ -457,6 +531,7 @@ start_mtls_caddy() (
     ) <&"$config" {config}<&- {never}>&- {go}>&- {status}>&- {up}>&- &
     server=$!
     exec {config}<&-
+    printf '%s %s\n' "$server" "$(mtls_birth "$server")" >"$dir/server"
 
     [ "$outbound" = none ] || mtls_nameserver "$dir"
     setpriv --pdeathsig KILL -- \

@@ -32,11 +32,21 @@ fn a_header_arrives_as_it_was_given_and_nobody_can_forge_it() {
         &format!(
             "port={PORT}\nadd_caddy_header X-Hostile '{quoted}'\n\
              add_caddy_header X-Twice first\nadd_caddy_header X-Twice second\n\
-             add_caddy_header X-Empty ''\n"
+             add_caddy_header X-Empty ''\nadd_caddy_header X-Session-Host real\n"
         ),
     );
     let _job = Job::ready(&alice, "");
-    let answer = alice.ask("/", &["-H", "X-Hostile: forged", "-H", "X_Hostile: forged"]);
+    let answer = alice.ask(
+        "/",
+        &[
+            "-H", "X-Hostile: forged", "-H", "X_Hostile: forged", "-H", "X-Session_Host: forged",
+            "-H", "X_Session-Host: forged", "-H", "x_session_host: forged",
+        ],
+    );
+    assert_eq!(header(&answer, "X-Session-Host"), ["real"]);
+    for name in ["X-Session_Host", "X_Session-Host", "X_Session_Host"] {
+        assert!(header(&answer, name).is_empty(), "{name}");
+    }
     assert_eq!(header(&answer, "X-Hostile"), [HOSTILE]);
     assert!(header(&answer, "X_Hostile").is_empty());
     assert_eq!(header(&answer, "X-Twice"), ["second"]);
@@ -99,4 +109,30 @@ fn a_header_that_could_become_two_is_refused() {
     }
     let said = alice.shell("add_caddy_header X-A $'a\\tb' && add_caddy_header x_b c");
     said.output().assert_ok();
+}
+
+#[test]
+fn headers_that_could_not_count_are_an_error() {
+    let alice = User::new();
+    for (code, part) in [
+        (
+            "add_caddy_header X-A 1 && add_caddy_header X_A 2",
+            "are one to many apps",
+        ),
+        ("MTLS_INSIDE=1; add_caddy_header X-A 1", "comes too late"),
+        (
+            "add_caddy_header X-A 1; export -f start_mtls_caddy mtls_is_port mtls_requirements mtls_error; \
+             bash -c 'start_mtls_caddy 20000 20001 true'",
+            "in another shell",
+        ),
+    ] {
+        let ran = alice.shell(code).output();
+        assert!(!ran.status.success(), "{ran}");
+        assert!(ran.stderr.contains(part), "{ran}");
+    }
+    let code = "start_mtls_caddy 20000 20001 true";
+    for setting in ["MTLS_READY_TIMEOUT=10m", "MTLS_GRACE='a[$(id)]'"] {
+        let ran = alice.shell(&format!("{setting}; {code}")).output();
+        ran.assert_refused(2, "is no number of seconds");
+    }
 }

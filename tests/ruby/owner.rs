@@ -1,5 +1,9 @@
 //! Who gets in.
 
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
 use crate::job::{HOST, Job, PORT, User};
 
 #[test]
@@ -61,4 +65,45 @@ fn the_web_server_knows_whom_it_talks_to() {
     let url = format!("https://{HOST}:{PORT}/");
     let said = alice.request(client, &["--tls-max", "1.2", &url]);
     assert_eq!(said.code(), Some(35), "{said}");
+}
+
+#[test]
+fn whoever_connects_and_says_nothing_is_not_waited_for() {
+    let alice = User::new();
+    let _job = Job::ready(&alice, "");
+    let mut silent = TcpStream::connect(("127.0.0.1", PORT)).unwrap();
+    // Twice what the end waits for.
+    silent
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    // Closed with or without a word, and not left open.
+    let mut said = [0; 64];
+    let ended = loop {
+        match silent.read(&mut said) {
+            Ok(0) => break Ok(()),
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => break Ok(()),
+            Err(e) => break Err(e),
+        }
+    };
+    assert!(ended.is_ok(), "{ended:?}");
+}
+
+#[test]
+fn a_trace_of_the_job_script_shows_no_key_and_no_value_of_a_header() {
+    let alice = User::new();
+    let code = format!(
+        "name=X-Token value=hidden-$((6*7)); set -ax\n\
+         give () {{ {{ set +x; }} 2>/dev/null; add_caddy_header \"$name\" \"$value\"; set -x; }}\n\
+         give; MTLS_OUTBOUND=none start_mtls {PORT} {PORT} python3 -c 'pass'"
+    );
+    let ran = alice.shell(&code).output();
+    assert!(ran.stderr.contains("+ give"), "nothing is traced: {ran}");
+    for secret in ["PRIVATE KEY", "hidden-42"] {
+        let shown = ran
+            .stderr
+            .replace("value='hidden-42'", "")
+            .replace("value=hidden-42", "");
+        assert!(!shown.contains(secret), "{secret}: {ran}");
+    }
 }

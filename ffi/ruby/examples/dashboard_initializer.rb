@@ -10,6 +10,6 @@ begin
   # These two lines are all there is to it.
   OodCa::Authority.open.renew_if_due
   Rails.logger.info("ood_ca: the certificate of this web server ends on #{OodCa.info.client.not_after}")
-rescue StandardError => e
+rescue StandardError, LoadError => e
   Rails.logger.warn("ood_ca: #{e.message} #{e.hint if e.respond_to?(:hint)}")
 end

@@ -112,6 +112,12 @@ class AuthorityTest < Minitest::Test
     refute other.valid?
     assert_match(/n002/, other.reason)
     refute authority.verify(issued, at: Time.now + (40 * 86_400)).valid?
+    # What is empty was forgotten, and is no wish that it be not checked.
+    [{ host: "" }, { key: "" }, { trust: "" }, { at: Time.at(0) }].each do |empty|
+      assert_raises(OodCa::ArgumentInvalid, empty.inspect) { authority.verify(issued, **empty) }
+    end
+    assert_raises(TypeError) { authority.verify(issued, at: 1) }
+    assert_raises(TypeError) { authority.issue(hosts: nil) }
     refute authority.verify(issued, key: authority.issue(hosts: "n001").key).valid?
 
     stranger = OodCa::Authority.open(pki_dir: File.join(@home, "other"))

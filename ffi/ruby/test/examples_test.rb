@@ -71,6 +71,11 @@ class ExamplesTest < Minitest::Test
       said, status = run.call("OOD_CA_LIB" => "/nowhere")
       assert status.success?, said
       assert_match(/WARN.*cannot be loaded.*install it/, said)
+      # Nor does it need the gem.
+      bare = rails + text.gsub(LIB, "/nowhere")
+      said, status = Open3.capture2e({ "HOME" => home, "RUBYLIB" => nil, "RUBYOPT" => nil }, RbConfig.ruby, stdin_data: bare)
+      assert status.success?, said
+      assert_match(/WARN.*cannot load such file/, said)
     end
   end
 end

@@ -104,6 +104,10 @@ module OodCa
     # @raise [VerificationError] if something of it cannot be read
     def verify(certificate, as: :server, host: nil, trust: nil, key: nil, at: nil)
       pem = certificate.respond_to?(:pem) ? certificate.pem : certificate
+      { host: host, trust: trust, key: key }.each { |name, text| refuse_empty(name, text) }
+      raise TypeError, "at must be a Time and is a #{at.class}" unless at.nil? || at.is_a?(Time)
+      raise ArgumentInvalid.new("at is not after 1970 began", code: "bad-value", status: 105) unless at.nil? || at.to_i.positive?
+
       options = Native::VerifyOptions.from(
         texts: { certificate: pem, peer: host, trust: trust, key: key },
         purpose: purpose(as), at: at.to_i
@@ -111,6 +115,8 @@ module OodCa
       Verification.new(Native.handle(Native::ReportHandle, accept: Native::STATUS_NOT_TRUSTED) do |out, error|
         Native.ood_ca_verify(@handle, options, out, error)
       end)
+    ensure
+      options&.wipe
     end
 
     # @param alive [Boolean] leave out what is past its end
@@ -160,11 +166,21 @@ module OodCa
       end)
     end
 
+    # For the library empty means: not checked. Here that is what nil is for.
+    def refuse_empty(name, text)
+      return unless text.respond_to?(:empty?) && text.empty?
+
+      raise ArgumentInvalid.new("#{name} is empty", code: "bad-value", status: 105)
+    end
+
     def purpose(name)
       Native::PURPOSES.fetch(name) { raise ArgumentError, "as: is :server or :client" }
     end
 
     def server(hosts, ips, any_host, ttl, record)
+      # A name that was not found is not the wish for this machine's.
+      raise TypeError, "hosts and ips must not be nil" if hosts.nil? || ips.nil?
+
       options(:server, Array(hosts), Array(ips), any_host, ttl, record)
     end
 

@@ -128,7 +128,11 @@ module OodCa
       path = File.join(dir, file)
       # Not to be guessed, and nobody's who was here before.
       aside = "#{path}.#{Process.pid}.#{rand(1 << 64).to_s(36)}"
-      File.open(aside, File::WRONLY | File::CREAT | File::EXCL, mode) { |f| f.write(text) }
+      File.open(aside, File::WRONLY | File::CREAT | File::EXCL, mode) do |file|
+        # No buffer of Ruby's, which nobody would wipe.
+        file.sync = true
+        file.write(text)
+      end
       File.rename(aside, path)
       path
     rescue SystemCallError

@@ -135,6 +135,11 @@ module OodCa
         end
       end
 
+      # Overwrites what the texts were copied to.
+      def wipe
+        @kept&.each(&:clear)
+      end
+
       private
 
       def kept(string)
@@ -268,18 +273,22 @@ module OodCa
       end
     end
 
-    # Those that read files or do key work let Ruby's other threads run.
+    # These read the environment, which Ruby's other threads may change meanwhile.
     {
       ood_ca_authority_open: %i[pointer pointer pointer],
       ood_ca_authority_ensure: %i[pointer pointer pointer],
+      ood_ca_info_read: %i[pointer pointer pointer],
+      ood_ca_render: %i[pointer pointer pointer]
+    }.each { |name, arguments| attach name, arguments }
+
+    # Those that read files or do key work let Ruby's other threads run.
+    {
       ood_ca_authority_trust: %i[pointer pointer pointer],
       ood_ca_authority_info: %i[pointer pointer pointer],
       ood_ca_authority_list: %i[pointer uint32 pointer pointer],
-      ood_ca_info_read: %i[pointer pointer pointer],
       ood_ca_issue: %i[pointer pointer pointer pointer],
       ood_ca_sign_csr: %i[pointer pointer size_t pointer pointer pointer],
       ood_ca_renew_if_due: %i[pointer uint32 pointer pointer],
-      ood_ca_render: %i[pointer pointer pointer],
       ood_ca_verify: %i[pointer pointer pointer pointer]
     }.each { |name, arguments| attach name, arguments, blocking: true }
 
