@@ -6,7 +6,8 @@
 #   start_mtls_caddy OUTER INNER CMD…     runs CMD, which listens on 127.0.0.1:INNER, and
 #                                         serves it at port OUTER of this node to the owner
 #                                         of this job alone; ends with CMD and its exit code
-#   start_mtls OUTER INNER CMD…           the same; the name to use in job scripts
+#   start_mtls OUTER INNER CMD…           the same, by ood-job where that is on this node; the
+#                                         name to use in job scripts
 #   mtls_free_port [MIN [MAX]]            a port nobody on this node listens on
 #
 #   client leaf ──TLS──▶ Caddy ──socket in a 0700 directory──▶ Caddy ──127.0.0.1──▶ CMD
@@ -16,9 +17,10 @@
 # itself connects to. The node's loopback is out of its reach, and its own is out
 # of everybody else's. What CMD starts ends with it.
 #
-# Needs: ood-ca, caddy (2.6 or later), util-linux 2.36 or later, slirp4netns, iproute2.
+# Needs: ood-job, or else ood-ca, caddy (2.6 or later), util-linux 2.36 or later,
+# slirp4netns, iproute2.
 #
-#   MTLS_OOD_CA, MTLS_CADDY   where these two are, if not in PATH
+#   MTLS_OOD_JOB, MTLS_OOD_CA, MTLS_CADDY   where these are, if not in PATH
 #   MTLS_HOSTS                names and IPv4 addresses that the certificate is for, with
 #                             spaces between; unset: this node's names
 #   MTLS_OUTBOUND             slirp4netns (default) or none: CMD can connect to nothing
@@ -457,16 +459,7 @@ start_mtls_caddy() (
     shift 2
     caddy=${MTLS_CADDY:-caddy} ood_ca=${MTLS_OOD_CA:-ood-ca} outbound=${MTLS_OUTBOUND:-slirp4netns}
     timeout=${MTLS_READY_TIMEOUT:-300} grace=${MTLS_GRACE:-5}
-    if ! [[ $timeout =~ ^[0-9]{1,6}$ && $grace =~ ^[0-9]{1,6}$ ]]; then
-        mtls_error "MTLS_READY_TIMEOUT or MTLS_GRACE is no number of seconds" \
-            "write them as 300 and 5"
-        exit 2
-    fi
-    if [ "${MTLS_HEADER_COUNT:-0}" != "${#MTLS_HEADER_NAMES[@]}" ]; then
-        mtls_error "headers were added in another shell than this one" \
-            "call add_caddy_header in the script that calls start_mtls"
-        exit 2
-    fi
+    mtls_settings "$timeout" "$grace" || exit 2
     unset -v MTLS_HEADER_COUNT
     mtls_requirements "$caddy" "$ood_ca" "$outbound" || exit 1
     taken="port $outer of this node is taken"
@@ -616,16 +609,82 @@ start_mtls_caddy() (
     exit "$code"
 )
 
+# With ood-job where that is on this node, else with Caddy.
 start_mtls() {
-    start_mtls_caddy "$@"
+    if command -v "${MTLS_OOD_JOB:-ood-job}" >/dev/null; then
+        start_mtls_job "$@"
+    else
+        start_mtls_caddy "$@"
+    fi
+}
+
+# start_mtls_job OUTER INNER CMD…
+start_mtls_job() (
+    { set +aeuvx; } 2>/dev/null
+    set -f
+    IFS=$' \t\n'
+    umask 077
+    outer=${1-} inner=${2-} timeout=${MTLS_READY_TIMEOUT:-300} outbound=${MTLS_OUTBOUND:-auto}
+    if ! mtls_is_port "$outer" || ! mtls_is_port "$inner" || [ $# -lt 3 ]; then
+        mtls_error "two ports and a command are needed" "start_mtls OUTER INNER CMD…"
+        exit 2
+    fi
+    shift 2
+    mtls_settings "$timeout" 0 || exit 2
+    app=(env -u MTLS_HEADER_COUNT)
+    args=(run --listen "0.0.0.0:$outer" --to "127.0.0.1:$inner" --outbound "$outbound"
+        --ready tcp --ready-timeout "${timeout}s")
+    for host in ${MTLS_HOSTS-}; do
+        args+=(--host "$host")
+    done
+    for i in "${!MTLS_HEADER_NAMES[@]}"; do
+        export "MTLS_HEADER_$i=${MTLS_HEADER_VALUES[i]}"
+        args+=(--header-env "${MTLS_HEADER_NAMES[i]}=MTLS_HEADER_$i")
+        # It tells the TLS end, and nobody else.
+        app+=(-u "MTLS_HEADER_$i")
+    done
+    dir=$(mtls_private_directory) || exit 1
+    trap 'rm -rf -- "$dir"' EXIT
+    exec {never}<> <(:)
+    setpriv --pdeathsig TERM -- "${MTLS_OOD_JOB:-ood-job}" "${args[@]}" --publish "$dir/connection.json" -- \
+        "${app[@]}" "$@" <&0 {never}>&- &
+    job=$!
+    trap 'kill -TERM "$job" 2>/dev/null' TERM INT HUP
+    while kill -0 "$job" 2>/dev/null && [ ! -e "$dir/connection.json" ]; do
+        mtls_pause 0.05 "$never"
+    done
+    if [ -n "${MTLS_READY_FD-}" ] && [ -e "$dir/connection.json" ]; then
+        printf 'ready\n' >&"$MTLS_READY_FD"
+    fi
+    # A signal ends `wait`, not the job.
+    while kill -0 "$job" 2>/dev/null; do
+        wait "$job"
+    done
+    wait "$job"
+    exit
+)
+
+# mtls_settings TIMEOUT GRACE
+mtls_settings() {
+    if ! [[ $1 =~ ^[0-9]{1,6}$ && $2 =~ ^[0-9]{1,6}$ ]]; then
+        mtls_error "MTLS_READY_TIMEOUT or MTLS_GRACE is no number of seconds" \
+            "write them as 300 and 5"
+        return 1
+    fi
+    if [ "${MTLS_HEADER_COUNT:-0}" != "${#MTLS_HEADER_NAMES[@]}" ]; then
+        mtls_error "headers were added in another shell than this one" \
+            "call add_caddy_header in the script that calls start_mtls"
+        return 1
+    fi
 }
 
 # For scripts that the job script starts.
 mtls_functions=(
     add_caddy_header start_mtls start_mtls_caddy mtls_alive mtls_birth mtls_caddy_config mtls_connects
-    mtls_error mtls_free_port mtls_inner_config mtls_inside mtls_is_port mtls_json mtls_leaf
-    mtls_listeners mtls_nameserver mtls_outer_config mtls_pause mtls_private_directory
-    mtls_requirements mtls_run_caddy mtls_trusted mtls_watch
+    mtls_error mtls_folded mtls_free_port mtls_inner_config mtls_inside mtls_is_port mtls_json
+    mtls_leaf mtls_listeners mtls_nameserver mtls_other_spellings mtls_outer_config mtls_pause
+    mtls_private_directory mtls_requirements mtls_run_caddy mtls_settings mtls_trusted mtls_watch
+    start_mtls_job
 )
 export -f "${mtls_functions[@]}"
 

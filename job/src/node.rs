@@ -18,8 +18,8 @@ pub struct Node {
     names: Vec<HostName>,
     addresses: Vec<IpAddr>,
     domain: Option<HostName>,
-    /// The one address at which the TLS end listens, where the user chose one.
-    chosen: Option<Ipv4Addr>,
+    /// What is published, where the user chose it.
+    chosen: Option<String>,
 }
 
 impl Node {
@@ -43,12 +43,35 @@ impl Node {
             return self;
         };
         if !v4.is_unspecified() {
-            self.chosen = Some(v4);
-            if !self.addresses.contains(&address.to_canonical()) {
-                self.addresses.push(address.to_canonical());
-            }
+            self.chosen = Some(v4.to_string());
+            self.add(IpAddr::V4(v4));
         }
         self
+    }
+
+    /// The same node under more names and addresses; the first is published.
+    #[must_use]
+    pub fn called(mut self, hosts: &[PeerName]) -> Self {
+        for host in hosts {
+            match host {
+                PeerName::Host(name) if !self.names.contains(name) => self.names.push(name.clone()),
+                PeerName::Host(_) => {}
+                PeerName::Ip(address) => self.add(address.to_canonical()),
+            }
+        }
+        if let Some(first) = hosts.first() {
+            self.chosen = Some(match first {
+                PeerName::Host(name) => name.to_string(),
+                PeerName::Ip(address) => address.to_canonical().to_string(),
+            });
+        }
+        self
+    }
+
+    fn add(&mut self, address: IpAddr) {
+        if !self.addresses.contains(&address) {
+            self.addresses.push(address);
+        }
     }
 
     /// The names, the node's own first.
@@ -62,8 +85,8 @@ impl Node {
     /// end listens at that one only.
     #[must_use]
     pub fn host(&self) -> Option<String> {
-        if let Some(address) = self.chosen {
-            return Some(address.to_string());
+        if self.chosen.is_some() {
+            return self.chosen.clone();
         }
         let below = |name: &&HostName| {
             let domain = self.domain.as_ref();
@@ -194,6 +217,16 @@ mod tests {
                 .contains(&"127.0.0.2".into())
         );
         assert_eq!(at("10.0.0.5").registered_names(), ["10.0.0.5", "n1"]);
+    }
+
+    #[test]
+    fn the_first_of_more_names_is_published_and_all_are_registered() {
+        let parse = |text: &&str| PeerName::parse(text).unwrap();
+        let hosts: Vec<_> = ["login.example", "192.0.2.7"].iter().map(parse).collect();
+        let node = node(&["n1"], None).called(&hosts);
+        assert_eq!(node.host().unwrap(), "login.example");
+        let names = node.registered_names();
+        assert_eq!(names, ["10.0.0.5", "192.0.2.7", "login.example", "n1"]);
     }
 
     #[test]

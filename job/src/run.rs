@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_core::{PkiLocation, SiteConfig, now};
+use ca_core::{PeerName, PkiLocation, SiteConfig, now};
 use ood_relay::{Headers, Log, Mode};
 
 use crate::error::{Error, Result};
@@ -32,6 +32,9 @@ pub struct RunRequest {
     pub command: Vec<OsString>,
     /// Where the TLS end listens; without it, on a free port of all addresses.
     pub listen: Option<SocketAddr>,
+    /// By which names and addresses the portal reaches this node, beside those
+    /// that it has itself.
+    pub hosts: Vec<PeerName>,
     /// Where the app listens.
     pub target: Target,
     /// What passes.
@@ -104,10 +107,11 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     let network = check(&request, &notice)?;
     let registry = Registry::for_user()?;
     registry.prune(now())?;
-    let node = match request.listen {
-        Some(address) => Node::current(&request.site).listening_at(address.ip()),
-        None => Node::current(&request.site),
-    };
+    let mut node = Node::current(&request.site);
+    if let Some(address) = request.listen {
+        node = node.listening_at(address.ip());
+    }
+    let node = node.called(&request.hosts);
     let listener = node::listen(request.listen, request.site.port_range)?;
     let port = listener
         .local_addr()
@@ -149,8 +153,9 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     };
     let strangers = processes::children();
     let launched = sandbox::launch(plan)?;
+    raise_open_files();
     let runtime = runtime()?;
-    let _inside = runtime.enter();
+    let inside = runtime.enter();
     let (control, backend) = match &request.target {
         Target::Tcp(address) => {
             let (control, inside) = launched.attach(*address).map_err(keeper_failed)?;
@@ -180,7 +185,20 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         notice: Box::new(notice),
         request,
     };
-    runtime.block_on(supervisor.run())
+    drop(inside);
+    let ended = runtime.block_on(supervisor.run());
+    // A thread that a dead file server holds is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Each connection takes two descriptors. The app has been started and keeps the
+/// limit that it had.
+fn raise_open_files() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // It works with fewer as well.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
 }
 
 fn keeper_failed(error: std::io::Error) -> Error {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::job::{Job, PORT, User};
 
 /// All values of a header, as the bytes that came.
-fn header(answer: &Value, name: &str) -> Vec<String> {
+pub(crate) fn header(answer: &Value, name: &str) -> Vec<String> {
     let all = answer["headers"].as_array().unwrap().iter();
     let own = all.filter(|h| h[0].as_str().unwrap().eq_ignore_ascii_case(name));
     own.map(|h| {

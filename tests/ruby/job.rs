@@ -131,7 +131,7 @@ impl User {
             "require 'ood_core'; require 'json'; \
              puts OodCore::BatchConnect::Factory.build({{template: 'mtls_basic', \
              work_dir: {work:?}, set_host: 'host={HOST}', \
-             mtls_ood_ca: {ood_ca:?}}}.merge({{{options}}})).to_s",
+             mtls_ood_job: '/none', mtls_ood_ca: {ood_ca:?}}}.merge({{{options}}})).to_s",
             work = self.work.display().to_string(),
             ood_ca = self.home.program().display().to_string(),
         );
@@ -162,7 +162,7 @@ impl User {
             &fs::read_to_string(functions).unwrap(),
         );
         let code = format!(
-            "export MTLS_OOD_CA={} MTLS_HOSTS={HOST}\ncd {}\n. ./functions.bash\n{code}",
+            "export MTLS_OOD_JOB=/none MTLS_OOD_CA={} MTLS_HOSTS={HOST}\ncd {}\n. ./functions.bash\n{code}",
             self.home.program().display(),
             self.work.display()
         );

@@ -2,6 +2,7 @@
 //! templates, really run as a throw-away user behind a real Caddy.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod by_ood_job;
 mod end;
 mod headers;
 mod isolation;

@@ -2,10 +2,11 @@
 
 module OodCa
   # What the templates `mtls_basic` and `mtls_vnc` have in common. It needs no
-  # library: the leaf is issued in the job, by `ood-ca`.
+  # library: the leaf is issued in the job, by `ood-job` or `ood-ca`.
   #
   # Options of the context, beside those of the template that is extended:
   #
+  # * `mtls_ood_job` (`ood-job`): what runs the app, where it is on the nodes; else these do:
   # * `mtls_ood_ca` (`ood-ca`), `mtls_caddy` (`caddy`): where these are on the nodes
   # * `mtls_outbound` (`slirp4netns`): `none` for an app that connects to nothing
   # * `mtls_ready_timeout` (300): seconds until the app must listen
@@ -17,6 +18,7 @@ module OodCa
     private_constant :PLACES
 
     SETTINGS = {
+      mtls_ood_job: "MTLS_OOD_JOB",
       mtls_ood_ca: "MTLS_OOD_CA",
       mtls_caddy: "MTLS_CADDY",
       mtls_outbound: "MTLS_OUTBOUND",

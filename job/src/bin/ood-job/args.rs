@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ca_core::{ConfigPath, Ttl};
+use ca_core::{ConfigPath, HostName, PeerName, Ttl};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ood_job::Error;
 use ood_job::publish::PublishFile;
@@ -81,6 +81,11 @@ pub(crate) struct Run {
     /// Where the portal comes in [default: a free port of all addresses]
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
+
+    /// Another name or IPv4 address by which the portal reaches this node; the first is published; may
+    /// be repeated
+    #[arg(long, value_name = "NAME", value_parser = peer_name)]
+    pub(crate) host: Vec<PeerName>,
 
     /// Where the app listens: HOST:PORT, or unix:PATH in a directory of your own [default: 127.0.0.1:8080]
     #[arg(long, value_name = "WHERE", value_parser = target)]
@@ -251,6 +256,16 @@ pub(crate) enum Program {
     Haproxy,
     /// sh FILE
     Ghostunnel,
+}
+
+fn peer_name(input: &str) -> Result<PeerName, String> {
+    match input.parse::<std::net::IpAddr>() {
+        Ok(address) => Ok(PeerName::Ip(address)),
+        // Not a reserved one.
+        Err(_) => HostName::parse(input)
+            .map(PeerName::Host)
+            .map_err(|e| e.to_string()),
+    }
 }
 
 fn target(input: &str) -> Result<Target, String> {

@@ -63,6 +63,7 @@ fn run_app(args: &Args, options: &args::Run) -> Result<u8> {
     let request = RunRequest {
         command: options.command.clone(),
         listen: options.listen,
+        hosts: options.host.clone(),
         target: options.to.clone().unwrap_or_default(),
         mode: if options.tcp { Mode::Tcp } else { Mode::Http },
         headers,
