@@ -363,6 +363,22 @@ mtls_watch() {
     rm -rf -- "$dir"
 }
 
+# mtls_guard DIR GRACE: watches over the shell that calls this, which has {never} open,
+# and over those above it. Sets `watch` to the process that does.
+mtls_guard() {
+    local main=$BASHPID line fields watched top birth
+    watched=("$main" "$(mtls_birth "$main")" "$$" "$(mtls_birth "$$")")
+    # Who killed `start_mtls … &` has killed the one above this one.
+    read -r line <"/proc/$main/stat"
+    read -ra fields <<<"${line##*) }"
+    watched+=("${fields[1]}" "$(mtls_birth "${fields[1]}")")
+    read -r top birth <<<"${MTLS_TOP-}"
+    ! mtls_alive "$top" "$birth" || watched+=("$top" "$birth")
+    setsid bash -c 'mtls_watch "$@"' mtls "$1" "$2" "${watched[@]}" \
+        </dev/null >/dev/null 2>&1 {never}>&- &
+    watch=$!
+}
+
 # mtls_private_directory: in memory where there is such a place. A socket's path
 # may have 107 characters, and Caddy's own syntax none that are special.
 mtls_private_directory() {
@@ -496,19 +512,10 @@ start_mtls_caddy() (
 
     # Pipes without a name: `never` is silent for ever, by the others the two
     # sides wait for each other.
-    exec {never}<> <(:) {go}<> <(:) {status}<> <(:) {up}<> <(:)
+    exec {never}<> <(:)
     dir=$(mtls_private_directory) || exit 1
-    main=$BASHPID
-    watched=("$main" "$(mtls_birth "$main")" "$$" "$(mtls_birth "$$")")
-    # Who killed `start_mtls … &` has killed the one above this one.
-    read -r line <"/proc/$main/stat"
-    read -ra fields <<<"${line##*) }"
-    watched+=("${fields[1]}" "$(mtls_birth "${fields[1]}")")
-    read -r top birth <<<"${MTLS_TOP-}"
-    ! mtls_alive "$top" "$birth" || watched+=("$top" "$birth")
-    setsid bash -c 'mtls_watch "$@"' mtls "$dir" "$grace" "${watched[@]}" \
-        </dev/null >/dev/null 2>&1 {never}>&- {go}>&- {status}>&- {up}>&- &
-    watch=$!
+    mtls_guard "$dir" "$grace"
+    exec {go}<> <(:) {status}<> <(:) {up}<> <(:)
 
     mtls_leaf "$ood_ca" "$dir" || exit 1
     key=$(<"$dir/server.key")
@@ -625,12 +632,13 @@ start_mtls_job() (
     IFS=$' \t\n'
     umask 077
     outer=${1-} inner=${2-} timeout=${MTLS_READY_TIMEOUT:-300} outbound=${MTLS_OUTBOUND:-auto}
+    grace=${MTLS_GRACE:-5}
     if ! mtls_is_port "$outer" || ! mtls_is_port "$inner" || [ $# -lt 3 ]; then
         mtls_error "two ports and a command are needed" "start_mtls OUTER INNER CMD…"
         exit 2
     fi
     shift 2
-    mtls_settings "$timeout" 0 || exit 2
+    mtls_settings "$timeout" "$grace" || exit 2
     app=(env -u MTLS_HEADER_COUNT)
     args=(run --listen "0.0.0.0:$outer" --to "127.0.0.1:$inner" --outbound "$outbound"
         --ready tcp --ready-timeout "${timeout}s")
@@ -643,13 +651,17 @@ start_mtls_job() (
         # It tells the TLS end, and nobody else.
         app+=(-u "MTLS_HEADER_$i")
     done
-    dir=$(mtls_private_directory) || exit 1
-    trap 'rm -rf -- "$dir"' EXIT
     exec {never}<> <(:)
+    dir=$(mtls_private_directory) || exit 1
+    watch=''
+    trap 'rm -rf -- "$dir"; [ -z "$watch" ] || kill -KILL "$watch" 2>/dev/null' EXIT
+    mtls_guard "$dir" "$grace"
     setpriv --pdeathsig TERM -- "${MTLS_OOD_JOB:-ood-job}" "${args[@]}" --publish "$dir/connection.json" -- \
         "${app[@]}" "$@" <&0 {never}>&- &
     job=$!
+    # Its end is what it is told about, and it is waited for.
     trap 'kill -TERM "$job" 2>/dev/null' TERM INT HUP
+    printf '%s %s\n' "$job" "$(mtls_birth "$job")" >"$dir/server"
     while kill -0 "$job" 2>/dev/null && [ ! -e "$dir/connection.json" ]; do
         mtls_pause 0.05 "$never"
     done
@@ -681,7 +693,7 @@ mtls_settings() {
 # For scripts that the job script starts.
 mtls_functions=(
     add_caddy_header start_mtls start_mtls_caddy mtls_alive mtls_birth mtls_caddy_config mtls_connects
-    mtls_error mtls_folded mtls_free_port mtls_inner_config mtls_inside mtls_is_port mtls_json
+    mtls_error mtls_folded mtls_free_port mtls_guard mtls_inner_config mtls_inside mtls_is_port mtls_json
     mtls_leaf mtls_listeners mtls_nameserver mtls_other_spellings mtls_outer_config mtls_pause
     mtls_private_directory mtls_requirements mtls_run_caddy mtls_settings mtls_trusted mtls_watch
     start_mtls_job
