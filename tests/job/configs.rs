@@ -92,6 +92,8 @@ impl<'a> TlsEnd<'a> {
             .unwrap();
         }
         assert!(!self.asked_by(Some(&impostor)).contains(ANSWER));
+        // A kill would leave nginx's worker.
+        running.terminate();
     }
 
     fn alice_neighbour(&self) -> Home {

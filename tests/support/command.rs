@@ -171,6 +171,14 @@ impl Running {
         self.child.kill().expect("a child of ours can be killed");
     }
 
+    /// Sends SIGTERM and waits for the end, so that what it has started ends too.
+    pub fn terminate(self) -> Outcome {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        self.wait()
+    }
+
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
