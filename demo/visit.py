@@ -128,7 +128,9 @@ def get_in(job, context):
             stream = context.wrap_socket(plain) if context else plain
             stream.sendall(b"GET / HTTP/1.1\r\nHost: job\r\nConnection: close\r\n\r\n")
             said = stream.recv(4096).split(b"\r\n")[0].decode(errors="replace") or "closed"
-            return f"{said} ({stream.version()})" if context else said
+            if context:
+                return f"{said} ({stream.version()})"
+            return said if said.isprintable() else "answered with a TLS alert"
     except ssl.SSLError as error:
         return error.reason or str(error.args[-1])
     except OSError as error:
