@@ -13,9 +13,11 @@ declare -A CARGO_TOOL_VERSION=(
 # chosen by pip, because it differs from one Python to the next.
 # shellcheck disable=SC2034 # for scripts/test
 PYTHON_PACKAGES=(pkilint==0.12.13 jsonschema==4.25.1 crossplane==0.5.8 gixy-ng==0.2.59 websockets==15.0.1)
-# By itself: ninety packages that nothing else should run with.
+# By themselves: a hundred packages that nothing else should run with.
 # shellcheck disable=SC2034 # for scripts/test
 JUPYTER_PACKAGES=(jupyterlab==4.5.11 ipykernel==6.31.0)
+# shellcheck disable=SC2034 # for scripts/test
+DASK_PACKAGES=(distributed==2024.8.0)
 # Where what every user may run is: another Python may be in somebody's home.
 SYSTEM_PATH=/usr/local/bin:/usr/bin:/bin
 
@@ -35,12 +37,17 @@ declare -A DEBIAN_PACKAGE=(
     [gcc-asan]=gcc
     [gcc-ubsan]=gcc
     [ip]=iproute2
+    [mpicc.openmpi]=libopenmpi-dev
+    [mpirun.openmpi]=openmpi-bin
+    [munged]=munge
     [nginx]=nginx-light
     [nm]=binutils
     [nsenter]=util-linux
     [pasta]=passt
     [readelf]=binutils
+    [sbatch]=slurm-client
     [setfacl]=acl
+    [srun]=slurm-client
     [stunnel]=stunnel4
     [setpriv]=util-linux
     [system-ensurepip]=python3-venv
@@ -64,6 +71,9 @@ declare -A FEDORA_PACKAGE=(
     [gcc-ubsan]=libubsan
     [ip]=iproute
     [mount]=util-linux
+    [mpicc.openmpi]=openmpi-devel
+    [mpirun.openmpi]=openmpi
+    [munged]=munge
     [nm]=binutils
     [nsenter]=util-linux
     [pasta]=passt
@@ -71,9 +81,13 @@ declare -A FEDORA_PACKAGE=(
     [readelf]=binutils
     [ruby-ffi]=rubygem-ffi
     [ruby-minitest]=rubygem-minitest
+    [sbatch]=slurm
     [setfacl]=acl
     [shellcheck]=ShellCheck
     [setpriv]=util-linux
+    [slurmctld]=slurm-slurmctld
+    [slurmd]=slurm-slurmd
+    [srun]=slurm
     [system-ensurepip]=python3
     [unshare]=util-linux
     [useradd]=shadow-utils

@@ -117,7 +117,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// Asks the batch system whether a job has ended. `false` also if it does not
 /// answer, or not clearly: a session is not pruned on a guess. Only Slurm is
 /// asked; `squeue` lists a job for a while after its end and then knows it no
-/// longer.
+/// longer. That it lists nothing is no answer.
 #[must_use]
 pub fn has_ended(job: &crate::sessions::JobId) -> bool {
     if job.scheduler != Scheduler::Slurm || !is_job_id(&job.id) {
@@ -131,7 +131,8 @@ pub fn has_ended(job: &crate::sessions::JobId) -> bool {
         "TIMEOUT",
     ];
     if ok {
-        said.lines().all(|state| ended.contains(&state.trim()))
+        let mut states = said.lines().map(str::trim).peekable();
+        states.peek().is_some() && states.all(|state| ended.contains(&state))
     } else {
         said.contains("Invalid job id")
     }
@@ -140,7 +141,13 @@ pub fn has_ended(job: &crate::sessions::JobId) -> bool {
 /// Whether it succeeded, and what it said.
 fn squeue(id: &str) -> Option<(bool, String)> {
     use std::process::{Command, Stdio};
-    let mut child = Command::new("squeue")
+    let mut command = Command::new("squeue");
+    // The user's own choice of what it lists is not meant for us.
+    let own = std::env::vars_os().map(|(name, _)| name);
+    for name in own.filter(|name| name.as_encoded_bytes().starts_with(b"SQUEUE_")) {
+        command.env_remove(name);
+    }
+    let mut child = command
         .args(["--noheader", "--states=all", "--format=%T", "--jobs", id])
         .env("LC_ALL", "C")
         .stdin(Stdio::null())

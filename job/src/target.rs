@@ -93,7 +93,6 @@ impl Target {
             return Ok(());
         };
         let dir = path.parent().unwrap_or(Path::new("/"));
-        let meta = std::fs::symlink_metadata(dir).map_err(|e| Error::io("inspect", dir, e))?;
         let unsafe_because = |problem: String, fix: String| {
             Err(Error::Core(ca_core::Error::UnsafePath {
                 path: dir.to_owned(),
@@ -102,6 +101,12 @@ impl Target {
             }))
         };
         let make = format!("mkdir -m 0700 {}", dir.display());
+        let meta = match std::fs::symlink_metadata(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return unsafe_because("it does not exist".into(), make);
+            }
+            found => found.map_err(|e| Error::io("inspect", dir, e))?,
+        };
         if !meta.is_dir() {
             return unsafe_because("it is not a directory".into(), make);
         }
@@ -172,6 +177,9 @@ mod tests {
             set(open);
             assert_eq!(target.check_private().unwrap_err().code(), "unsafe-path");
         }
+        let none = Target::Unix(dir.path().join("none/socket"));
+        let error = none.check_private().unwrap_err();
+        assert_eq!(error.code(), "unsafe-path");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(dir.path(), &link).unwrap();
         let through = Target::Unix(link.join("socket"));

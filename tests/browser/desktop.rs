@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use ood_ca_tests::job::Job;
 use ood_ca_tests::require_tool;
 
-use crate::job::Job;
 use crate::portal::Portal;
 use crate::webdriver::Browser;
 
@@ -47,7 +47,8 @@ fn a_desktop_shows_in_novnc_and_takes_what_is_typed() {
     );
     let portal = Portal::start();
     let job = Job::start(
-        &portal,
+        &portal.world,
+        &portal.alice,
         "",
         &[],
         &["--to", "127.0.0.1:6080"],

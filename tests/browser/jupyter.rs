@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::chown;
 
+use ood_ca_tests::job::Job;
 use ood_ca_tests::{ood_ca, require_tool};
 use serde_json::json;
 
-use crate::job::Job;
 use crate::portal::Portal;
 use crate::webdriver::Browser;
 
@@ -72,7 +72,8 @@ fn a_notebook_cell_runs_in_jupyterlab_and_a_terminal_echoes() {
     let (bind, python) = jupyter(&portal);
     let authorization = format!("token {TOKEN}");
     let job = Job::start(
-        &portal,
+        &portal.world,
+        &portal.alice,
         &bind,
         &[("JUPYTER_TOKEN", TOKEN), ("AUTHORIZATION", &authorization)],
         &[

@@ -10,7 +10,6 @@ mod confined;
 mod cross_site;
 mod desktop;
 mod error_pages;
-mod job;
 mod jupyter;
 mod pages;
 mod portal;

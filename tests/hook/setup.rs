@@ -7,8 +7,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use ood_ca_tests::{Home, Outcome, Run, private_mounts, pun_helper, require_root, require_tool};
+use ood_ca_tests::{
+    Account, Home, Outcome, Run, private_mounts, pun_helper, require_root, require_tool,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -115,18 +116,7 @@ pub(crate) struct User<'a> {
     pub(crate) host: &'a WebHost,
     pub(crate) name: String,
     pub(crate) home: Home,
-    _known: Known,
-}
-
-/// The user database with one more line, for this thread and its children.
-struct Known;
-
-impl Drop for Known {
-    fn drop(&mut self) {
-        // Before the file below it goes: nothing can be mounted over a file
-        // that is gone.
-        let _ = umount2("/etc/passwd", MntFlags::MNT_DETACH);
-    }
+    _account: Account,
 }
 
 impl<'a> User<'a> {
@@ -136,28 +126,12 @@ impl<'a> User<'a> {
 
     /// A user with this home directory, known to this thread and its children.
     pub(crate) fn at(host: &'a WebHost, home: Home) -> Self {
-        let name = format!("u{}", home.uid());
-        let line = format!(
-            "{name}:x:{0}:{0}::{1}:/bin/sh\n",
-            home.uid(),
-            home.path().display()
-        );
-        let known = fs::read_to_string("/etc/passwd").unwrap();
-        let path = host.join(format!("passwd-{name}"));
-        fs::write(&path, known + &line).unwrap();
-        mount(
-            Some(&path),
-            "/etc/passwd",
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .unwrap();
+        let account = Account::of(&home, host.dir.path());
         User {
             host,
-            name,
+            name: account.name.clone(),
             home,
-            _known: Known,
+            _account: account,
         }
     }
 

@@ -60,6 +60,7 @@ fn reaches_by(flags: &str) {
     assert_eq!(job.code(), 0, "{}", job.said());
     let said = job.said();
     assert!(said.contains("page: a page from elsewhere"), "{said}");
+    assert!(said.contains("secure page: True"), "{said}");
     assert!(!said.contains("REACHED"), "{said}");
     assert!(
         asked

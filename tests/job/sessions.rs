@@ -90,6 +90,7 @@ fn a_job_of_another_node_is_asked_for_and_pruned_only_by_a_clear_answer() {
     };
     for unclear in [
         "echo RUNNING",
+        "exit 0",
         "exit 1",
         "echo 'squeue: error: Unable to contact slurm controller' >&2; exit 1",
     ] {

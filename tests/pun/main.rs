@@ -9,6 +9,7 @@ mod behind_apache;
 mod ends;
 mod headers;
 mod injection;
+mod isolated;
 mod job;
 mod matrix;
 mod render;

@@ -1,4 +1,4 @@
-//! A quarter of a gibibyte each way, compared byte by byte.
+//! A gibibyte each way, compared byte by byte.
 
 use std::io::{Read, Write};
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use ood_relay::IngressOptions;
 
 use crate::setup::{App, PATIENCE, Pki, read_head, tcp_mode};
 
-const SIZE: usize = 256 * 1024 * 1024;
+const SIZE: usize = 1024 * 1024 * 1024;
 
 /// Bytes whose order counts: no piece of a power of two repeats.
 fn pattern() -> Vec<u8> {

@@ -8,11 +8,13 @@
 )]
 #![forbid(unsafe_code)]
 
+mod accounts;
 pub mod apache;
 mod command;
 mod files;
 pub mod fuse;
 mod home;
+pub mod job;
 mod mounts;
 pub mod nginx;
 mod pki;
@@ -21,6 +23,7 @@ pub mod tls;
 mod tools;
 mod wait;
 
+pub use accounts::Account;
 pub use command::{DEFAULT_LIMIT, Outcome, Run, Running};
 pub use files::{Entry, Snapshot, copy_tree};
 pub use home::{Home, runnable_by};

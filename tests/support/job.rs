@@ -1,21 +1,26 @@
-//! Apps that `ood-job run` runs.
+//! Apps of a portal's user that `ood-job run` runs.
 
 use std::fs;
+use std::path::PathBuf;
 
-use ood_ca_tests::tls::Server;
-use ood_ca_tests::{ood_job, require_tool, runnable_by};
 use serde_json::Value;
 
-use crate::portal::Portal;
+use super::home::runnable_by;
+use super::nginx::{User, World};
+use super::tls::Server;
+use super::tools::{ood_job, require_tool};
 
 /// What every user may run: the test's own may name places in root's home.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// An app of alice's, in a job on the node `n2`.
-pub(crate) struct Job {
+/// An app in a job on the node `n2`, in a network of its own.
+#[derive(Debug)]
+pub struct Job {
     /// By which the portal reaches it.
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub host: String,
+    /// At which the portal reaches it.
+    pub port: u16,
+    published: PathBuf,
     server: Option<Server>,
 }
 
@@ -23,23 +28,28 @@ impl Job {
     /// Starts `ood-job run` with these flags, and waits until the app answers.
     /// `node` is shell script that root runs first, on the node, whose name and
     /// mounts nobody else sees. The app has nobody but the portal to talk to.
-    pub(crate) fn start(
-        portal: &Portal,
+    ///
+    /// # Panics
+    /// If it ends before it is published.
+    #[must_use]
+    pub fn start(
+        world: &World,
+        user: &User,
         node: &str,
         environment: &[(&str, &str)],
         flags: &[&str],
         app: &[&str],
     ) -> Self {
         require_tool("hostname");
-        let site = portal.world.path("job.yml");
+        let site = world.path("job.yml");
         fs::write(&site, "domain: cluster.test\n").unwrap();
-        let published = portal.alice.home.join("connection.json");
+        let published = user.home.join("connection.json");
         let (site, publish) = (site.display().to_string(), published.display().to_string());
-        let program = runnable_by(ood_job(), portal.alice.home.uid());
+        let program = runnable_by(ood_job(), user.home.uid());
         let program = program.display().to_string();
         let node = format!("set -e\nhostname n2\n{node}\nexec \"$@\"");
         let mut words = strings(&["--uts", "--mount", "--", "sh", "-c", &node, "sh"]);
-        words.extend(as_alice(portal, environment));
+        words.extend(as_user(user, environment));
         words.extend(strings(&[
             &program, "run", "--config", &site, "--publish", &publish, "--listen", "127.0.0.2:0",
             "--outbound", "none",
@@ -55,20 +65,34 @@ impl Job {
         Job {
             host: connection["host"].as_str().unwrap().to_owned(),
             port: connection["port"].as_u64().unwrap().try_into().unwrap(),
+            published,
             server: Some(server),
         }
     }
 
     /// The path of its session, with the slash at its end.
-    pub(crate) fn path(&self, form: &str) -> String {
+    #[must_use]
+    pub fn path(&self, form: &str) -> String {
         format!("/pun/{form}/{}/{}/", self.host, self.port)
+    }
+
+    /// Ends the job as a scheduler does, and waits until it has; what it said.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn stop(mut self) -> String {
+        // The field is only ever taken by what consumes the job.
+        let server = self.server.take().expect("it runs");
+        let said = server.stop();
+        let _ = fs::remove_file(&self.published);
+        said
     }
 }
 
-/// What runs the rest of a line as alice, at home, with nothing else in the
+/// What runs the rest of a line as the user, at home, with nothing else in the
 /// environment but what every user has.
-fn as_alice(portal: &Portal, environment: &[(&str, &str)]) -> Vec<String> {
-    let home = &portal.alice.home;
+fn as_user(user: &User, environment: &[(&str, &str)]) -> Vec<String> {
+    let home = &user.home;
     let (uid, dir) = (home.uid(), home.path().display());
     let mut words = vec![
         require_tool("setpriv").display().to_string(),
