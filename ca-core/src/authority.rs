@@ -641,7 +641,7 @@ fn fill(
     site: &SiteConfig,
     now: OffsetDateTime,
 ) -> Result<()> {
-    let dir = parent.create_own(aside)?;
+    let dir = parent.create_own(aside, Durability::Synced)?;
     let key = PrivateKey::generate(site.key_type)?;
     let certificate = profile::authority(&key, site, None, now)?;
     let key_pem = key.to_pem();
@@ -663,7 +663,7 @@ fn fill(
         },
     )?;
     for sub in [issued::ISSUED, webhosts::WEBHOSTS] {
-        dir.create_own(sub.as_ref())?;
+        dir.create_own(sub.as_ref(), Durability::Synced)?;
     }
     issued::record(&dir, &certificate)?;
     issued::record(&dir, &client)?;

@@ -60,7 +60,7 @@ pub struct PruneReport {
 /// Adds a certificate to the record. It can be seen whole or not at all, and
 /// does not wait for the disk.
 pub(crate) fn record(pki: &Dir, certificate: &Certificate) -> Result<()> {
-    let issued = pki.create_own(OsStr::new(ISSUED))?;
+    let issued = pki.create_own(OsStr::new(ISSUED), Durability::Synced)?;
     issued.replace(
         &format!("{}.crt", certificate.serial()),
         certificate.to_pem().as_bytes(),

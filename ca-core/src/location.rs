@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::SiteConfig;
 use crate::error::{Error, Result};
-use crate::store::{self, Dir};
+use crate::store::{self, Dir, Durability};
 
 /// Attempts against a file server that answers ESTALE or shows an old state.
 const ATTEMPTS: u32 = 8;
@@ -79,7 +79,7 @@ impl PkiLocation {
     pub(crate) fn create_parent(&self) -> Result<Dir> {
         let mut dir = self.open_anchor()?;
         for name in &self.own[..self.own.len() - 1] {
-            dir = dir.create_own(name)?;
+            dir = dir.create_own(name, Durability::Synced)?;
         }
         Ok(dir)
     }

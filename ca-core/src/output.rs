@@ -234,7 +234,10 @@ pub(crate) fn open_output_dir(path: &Path) -> Result<Dir> {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
                 _ => Path::new("."),
             };
-            Dir::open(parent)?.create_own(path.file_name().unwrap_or(OsStr::new(".")))?
+            Dir::open(parent)?.create_own(
+                path.file_name().unwrap_or(OsStr::new(".")),
+                Durability::Relaxed,
+            )?
         }
         result => result?,
     };

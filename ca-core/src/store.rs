@@ -178,7 +178,7 @@ impl Dir {
         if let Some(dir) = self.open_own(name)? {
             return Ok(dir);
         }
-        let dir = self.create_own(name)?;
+        let dir = self.create_own(name, Durability::Synced)?;
         let shared = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
         fs::fchmod(&dir.fd, shared).map_err(|e| Error::io("set the mode of", &dir.path, e))?;
         Ok(dir)
@@ -239,19 +239,19 @@ impl Dir {
         }
     }
 
-    /// Creates a directory in this one with mode 0700; fine if it exists.
+    /// Creates a directory in this one with mode 0700; fine if it exists. What will
+    /// be synced in it must not be lost with its own name: then it is synced too.
     ///
     /// # Errors
     /// [`Error::UnsafePath`] if what exists is not safe; [`Error::Io`].
-    pub fn create_own(&self, name: &OsStr) -> Result<Self> {
+    pub fn create_own(&self, name: &OsStr, durability: Durability) -> Result<Self> {
         if let Some(dir) = self.open_own(name)? {
             return Ok(dir);
         }
         let path = self.path.join(name);
         match fs::mkdirat(&self.fd, name, Mode::RWXU) {
-            // What will be synced in it must not be lost with its own name.
-            Ok(()) => self.sync()?,
-            Err(Errno::EXIST) => {}
+            Ok(()) if durability == Durability::Synced => self.sync()?,
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => return Err(Error::io("create the directory", &path, e)),
         }
         match self.open_own(name)? {

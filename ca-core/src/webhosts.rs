@@ -48,12 +48,13 @@ impl WebHosts {
             .map(|f| format!("{f}\n"))
             .collect();
         location.with(|pki| {
-            pki.create_own(OsStr::new(WEBHOSTS))?.replace(
-                host.as_str(),
-                lines.concat().as_bytes(),
-                Access::Private,
-                Durability::Relaxed,
-            )
+            pki.create_own(OsStr::new(WEBHOSTS), Durability::Synced)?
+                .replace(
+                    host.as_str(),
+                    lines.concat().as_bytes(),
+                    Access::Private,
+                    Durability::Relaxed,
+                )
         })
     }
 

@@ -210,8 +210,8 @@ impl Registry {
 
     fn create(&self) -> Result<Dir> {
         let home = Dir::open(&self.home)?;
-        let dot_ood = home.create_own(OsStr::new(".ood"))?;
-        Ok(dot_ood.create_own(OsStr::new("sessions"))?)
+        let dot_ood = home.create_own(OsStr::new(".ood"), Durability::Synced)?;
+        Ok(dot_ood.create_own(OsStr::new("sessions"), Durability::Relaxed)?)
     }
 
     fn open(&self) -> Result<Option<Dir>> {
