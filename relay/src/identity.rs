@@ -1,9 +1,10 @@
 //! The leaf with which an ingress answers, and its key.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
+use ca_core::store::{Access, Dir};
 use ca_core::{Certificate, Issued, Kind, PrivateKey};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -13,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 
 /// Largest certificate or key file that is read, in bytes. Ours have about 700.
-const MAX_FILE: u64 = 16 * 1024;
+const MAX_FILE: usize = 16 * 1024;
 
 /// A server leaf and its key, ready to answer connections.
 ///
@@ -74,7 +75,8 @@ impl Identity {
     /// taken up without a restart.
     ///
     /// # Errors
-    /// [`Error::Core`] if a file cannot be read or parsed; [`Error::BadIdentity`].
+    /// [`Error::Core`] if a file cannot be read or parsed, is not the caller's own
+    /// regular file, or is a key that others may read; [`Error::BadIdentity`].
     pub fn from_files(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self> {
         LeafFiles {
             certificate: certificate.into(),
@@ -114,31 +116,34 @@ impl Identity {
 impl LeafFiles {
     pub(crate) fn read(&self) -> Result<Identity> {
         let what = self.certificate.display().to_string();
-        let certificate = Certificate::from_pem(&read(&self.certificate)?)?;
-        let key = PrivateKey::from_pem(&read(&self.key)?)?;
+        let certificate = Certificate::from_pem(&read(&self.certificate, Access::Public)?)?;
+        let key = PrivateKey::from_pem(&read(&self.key, Access::Private)?)?;
         let mut identity = Identity::named(certificate, &key, &what)?;
         identity.files = Some(self.clone());
         Ok(identity)
     }
 }
 
-/// The whole file, in memory that is wiped when dropped.
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    use std::io::Read;
-    let io = |source| {
+/// The whole file, in memory that is wiped when dropped. It must be the caller's
+/// own, and a key's nobody else's to read; nothing that makes who reads it wait.
+fn read(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>> {
+    let missing = |kind: io::ErrorKind| {
         Error::Core(ca_core::Error::Io {
             action: "read",
             path: path.to_owned(),
-            source,
+            source: kind.into(),
         })
     };
-    let file = std::fs::File::open(path).map_err(io)?;
-    // Room for all of it at once: a vector that grows leaves copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE as usize + 1));
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
-    Ok(bytes)
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| missing(io::ErrorKind::InvalidInput))?;
+    let dir = match path.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    let bytes = Dir::open(dir)?.read(name, access, MAX_FILE)?;
+    bytes
+        .map(Zeroizing::new)
+        .ok_or_else(|| missing(io::ErrorKind::NotFound))
 }
 
 fn bad(what: &str, why: &'static str) -> Error {

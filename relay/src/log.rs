@@ -7,7 +7,9 @@
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,6 +23,11 @@ use time::macros::format_description;
 pub trait Log: Send + Sync + fmt::Debug + 'static {
     /// Takes one event.
     fn log(&self, event: &Event);
+
+    /// Returns when all that was taken is written, or after `limit`.
+    fn flush(&self, limit: Duration) {
+        let _ = limit;
+    }
 }
 
 /// Tells nobody.
@@ -70,6 +77,11 @@ pub enum Event {
     CannotAccept {
         /// The system's reason.
         why: String,
+    },
+    /// Lines that nobody has taken in time.
+    LinesLost {
+        /// How many since the last line of this kind.
+        count: u64,
     },
     /// No more connections are taken; those that are open may finish.
     Draining {
@@ -228,6 +240,7 @@ impl fmt::Display for Event {
                 write!(f, "authority {fingerprint} is no longer trusted")
             }
             Event::CannotAccept { why } => write!(f, "cannot take connections: {}", OneLine(why)),
+            Event::LinesLost { count } => write!(f, "lost {count} lines that nobody took in time"),
             Event::Draining { connections } => {
                 write!(f, "draining, {connections} connections open")
             }
@@ -289,19 +302,76 @@ pub enum Format {
     Json,
 }
 
-/// Writes each event as a line that starts with the time, UTC. What cannot be
-/// written is lost: a full disk must not end a session.
+/// Lines that may wait for whoever takes them.
+const WAITING: usize = 1024;
+
+/// Writes each event as a line that starts with the time, UTC, on a thread of its
+/// own that begins with the first one. What cannot be written is lost: a full disk,
+/// or a pipe or terminal that nobody reads, must neither end a session nor stop it.
+/// Where lines wait for too long the next ones are lost, and counted in a line.
 pub struct Lines<W> {
-    to: Mutex<W>,
+    to: Mutex<Option<W>>,
     format: Format,
+    writer: OnceLock<Option<Writer>>,
+}
+
+/// The way to the thread that writes.
+struct Writer {
+    lines: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+enum Message {
+    Line(String),
+    /// To be answered once everything before it is written.
+    Flush(SyncSender<()>),
 }
 
 impl<W: Write + Send + 'static> Lines<W> {
     /// Lines of this format into `to`.
     pub fn new(to: W, format: Format) -> Self {
         Lines {
-            to: Mutex::new(to),
+            to: Mutex::new(Some(to)),
             format,
+            writer: OnceLock::new(),
+        }
+    }
+
+    /// `None` if no thread can be had.
+    fn writer(&self) -> Option<&Writer> {
+        let start = || {
+            let to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
+            let to = { to }.take()?;
+            let (lines, waiting) = mpsc::sync_channel(WAITING);
+            let lost = Arc::new(AtomicU64::new(0));
+            let (counter, format) = (Arc::clone(&lost), self.format);
+            let builder = std::thread::Builder::new().name("log".into());
+            builder
+                .spawn(move || write_lines(to, &waiting, &counter, format))
+                .ok()?;
+            Some(Writer { lines, lost })
+        };
+        self.writer.get_or_init(start).as_ref()
+    }
+}
+
+fn write_lines<W: Write>(mut to: W, waiting: &Receiver<Message>, lost: &AtomicU64, format: Format) {
+    // One call each, so that lines of several processes do not mix.
+    let mut write = |line: &str| {
+        let _ = to.write_all(line.as_bytes()).and_then(|()| to.flush());
+    };
+    while let Ok(message) = waiting.recv() {
+        match message {
+            Message::Line(line) => write(&line),
+            Message::Flush(done) => {
+                let _ = done.send(());
+            }
+        }
+        let count = lost.swap(0, Ordering::Relaxed);
+        if count > 0
+            && let Some(line) = line_of(&Event::LinesLost { count }, format)
+        {
+            write(&line);
         }
     }
 }
@@ -314,22 +384,141 @@ impl<W> fmt::Debug for Lines<W> {
 
 impl<W: Write + Send + 'static> Log for Lines<W> {
     fn log(&self, event: &Event) {
-        #[derive(Serialize)]
-        struct Timed<'a> {
-            time: &'a str,
-            #[serde(flatten)]
-            event: &'a Event,
-        }
-        let time = &OffsetDateTime::now_utc().format(STAMP).unwrap_or_default();
-        let line = match self.format {
-            Format::Text => format!("{time} {event}\n"),
-            Format::Json => match serde_json::to_string(&Timed { time, event }) {
-                Ok(line) => line + "\n",
-                Err(_) => return,
-            },
+        let Some(writer) = self.writer() else {
+            return;
         };
-        let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
-        // One call, so that lines of several processes do not mix.
-        let _ = to.write_all(line.as_bytes()).and_then(|()| to.flush());
+        let Some(line) = line_of(event, self.format) else {
+            return;
+        };
+        if writer.lines.try_send(Message::Line(line)).is_err() {
+            writer.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self, limit: Duration) {
+        let Some(Some(writer)) = self.writer.get() else {
+            return;
+        };
+        let (done, written) = mpsc::sync_channel(1);
+        // A full queue is one that nobody takes from.
+        if writer.lines.try_send(Message::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(limit);
+        }
+    }
+}
+
+fn line_of(event: &Event, format: Format) -> Option<String> {
+    #[derive(Serialize)]
+    struct Timed<'a> {
+        time: &'a str,
+        #[serde(flatten)]
+        event: &'a Event,
+    }
+    let time = &OffsetDateTime::now_utc().format(STAMP).unwrap_or_default();
+    match format {
+        Format::Text => Some(format!("{time} {event}\n")),
+        Format::Json => {
+            let line = serde_json::to_string(&Timed { time, event }).ok()?;
+            Some(line + "\n")
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Takes what is written, once it may.
+    #[derive(Clone, Default)]
+    struct Stuck {
+        gate: Arc<Mutex<()>>,
+        got: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let _open = self.gate.lock().unwrap();
+            self.got.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Stuck {
+        fn lines(&self) -> Vec<String> {
+            let got = self.got.lock().unwrap();
+            let text = String::from_utf8(got.clone()).unwrap();
+            text.lines().map(str::to_owned).collect()
+        }
+    }
+
+    fn refusal() -> Event {
+        Event::Refused(Refusal {
+            peer: "10.0.0.9:4000".parse().unwrap(),
+            user: Some("al ice".into()),
+            reason: "bad-request",
+            detail: "two\nlines".into(),
+        })
+    }
+
+    #[test]
+    fn a_line_is_text_or_json_and_one_line() {
+        for (format, wanted) in [
+            (
+                Format::Text,
+                " refused peer=10.0.0.9:4000 user=al_ice reason=bad-request: two lines",
+            ),
+            (
+                Format::Json,
+                r#","event":"refused","peer":"10.0.0.9:4000","user":"al ice","reason":"bad-request","detail":"two\nlines"}"#,
+            ),
+        ] {
+            let to = Stuck::default();
+            let lines = Lines::new(to.clone(), format);
+            lines.log(&refusal());
+            lines.flush(LONG);
+            let got = to.lines();
+            assert_eq!(got.len(), 1, "{got:?}");
+            assert!(got[0].ends_with(wanted), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn who_does_not_read_stops_nobody_and_is_told_how_much_was_lost() {
+        let to = Stuck::default();
+        let lines = Lines::new(to.clone(), Format::Text);
+        let shut = to.gate.lock().unwrap();
+        for _ in 0..WAITING + 500 {
+            lines.log(&refusal());
+        }
+        lines.flush(Duration::from_millis(1));
+        drop(shut);
+        // What is full cannot be asked to say when it is not.
+        let deadline = std::time::Instant::now() + LONG;
+        while to.lines().len() < WAITING && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        lines.flush(LONG);
+        let got = to.lines();
+        let lost: u64 = got
+            .iter()
+            .filter_map(|line| {
+                line.split_once(" lost ")?
+                    .1
+                    .split(' ')
+                    .next()?
+                    .parse::<u64>()
+                    .ok()
+            })
+            .sum();
+        let told = got.iter().filter(|line| line.contains(" refused ")).count();
+        assert_eq!(told as u64 + lost, WAITING as u64 + 500, "{got:?}");
+        assert!(lost > 0);
     }
 }

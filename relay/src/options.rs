@@ -92,7 +92,7 @@ pub struct Timeouts {
     /// TCP connection is open.
     pub idle: Duration,
     /// How often refusals beyond the first hundred are summed up in one line of
-    /// the log.
+    /// the log, and five more may be told one by one.
     pub summary: Duration,
 }
 

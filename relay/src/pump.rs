@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
 
 use crate::buffer::Buffer;
+use crate::stream::{LOOK, Wire};
 
 /// How a pump came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,8 @@ pub(crate) struct Passed {
 
 /// Moves bytes between a client and an app until both directions have ended,
 /// one has failed, or nothing has passed for `idle`. The end of one direction
-/// is passed on and leaves the other open.
+/// is passed on and leaves the other open. That the client has vanished is noticed
+/// also while the app takes nothing more, so that nothing is read.
 ///
 /// `passed` counts along, so that the numbers are there when this is dropped.
 pub(crate) async fn pump<C, A>(
@@ -52,12 +54,12 @@ pub(crate) async fn pump<C, A>(
     passed: &mut Passed,
 ) -> End
 where
-    C: AsyncRead + AsyncWrite + Unpin,
+    C: Wire,
     A: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut inward, mut outward) = (Direction::default(), Direction::default());
     let mut last = Instant::now();
-    let mut alarm = pin!(sleep_until(last + idle));
+    let mut alarm = pin!(sleep_until(last + idle.min(LOOK)));
     poll_fn(|cx| {
         let before = passed.inward + passed.outward;
         let one = inward.poll(cx, client, app, &mut passed.inward);
@@ -77,7 +79,12 @@ where
             if last.elapsed() >= idle {
                 return Poll::Ready(End::Idle);
             }
-            alarm.as_mut().reset(last + idle);
+            if client.is_broken() {
+                return Poll::Ready(End::Broken);
+            }
+            alarm
+                .as_mut()
+                .reset((last + idle).min(Instant::now() + LOOK));
         }
         Poll::Pending
     })

@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use crate::buffer::ReadAhead;
 
 /// What [`Connect::connect`] returns.
 pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send + 'a>>;
@@ -44,7 +47,7 @@ pub struct TcpBackend(pub SocketAddr);
 
 impl Connect for TcpBackend {
     fn connect(&self) -> Connecting<'_> {
-        Box::pin(async { TcpStream::connect(self.0).await.map(Stream::Tcp) })
+        Box::pin(async { Stream::tcp(TcpStream::connect(self.0).await?) })
     }
 }
 
@@ -68,6 +71,20 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// A TCP connection to the app, if it is one: who connects to a port of
+    /// loopback where nobody listens can meet itself (RFC 9293 §3.5), and would
+    /// take its own words for the app's and the app's port for itself.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` for a connection to itself, which is reset.
+    pub fn tcp(stream: TcpStream) -> io::Result<Self> {
+        if stream.local_addr()? == stream.peer_addr()? {
+            let _ = stream.set_zero_linger();
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        Ok(Stream::Tcp(stream))
+    }
+
     /// Sends what is written at once: what passes here is somebody else's
     /// traffic, which that somebody has already put together as they like.
     pub(crate) fn without_delay(self) -> Self {
@@ -76,6 +93,45 @@ impl Stream {
             let _ = stream.set_nodelay(true);
         }
         self
+    }
+}
+
+/// How often a connection is looked at from which nobody reads just now.
+pub(crate) const LOOK: Duration = Duration::from_secs(10);
+
+/// A client's connection.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the client has reset it or does not answer any more, whatever is
+    /// still to be read. That it has said its last word is no such sign.
+    fn is_broken(&self) -> bool;
+}
+
+impl Wire for TcpStream {
+    fn is_broken(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        // Errors are told whatever is asked for (poll(2)).
+        let mut asked = [PollFd::new(self, PollFlags::empty())];
+        let told = poll(&mut asked, Some(&Timespec::default()));
+        told.is_ok() && asked[0].revents().contains(PollFlags::ERR)
+    }
+}
+
+impl<S: Wire> Wire for ReadAhead<S> {
+    fn is_broken(&self) -> bool {
+        self.inner().is_broken()
+    }
+}
+
+impl<S: Wire> Wire for tokio_rustls::server::TlsStream<S> {
+    fn is_broken(&self) -> bool {
+        self.get_ref().0.is_broken()
+    }
+}
+
+#[cfg(test)]
+impl Wire for tokio::io::DuplexStream {
+    fn is_broken(&self) -> bool {
+        false
     }
 }
 
@@ -157,5 +213,45 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpSocket, UnixListener};
+
+    #[tokio::test]
+    async fn a_connection_to_itself_is_none() {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(address).unwrap();
+        let met = socket.connect(address).await.unwrap();
+        let error = Stream::tcp(met).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        // And nothing of it is left in the app's way.
+        TcpListener::bind(address).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_app_on_a_socket_is_reached() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app");
+        let listener = UnixListener::bind(&path).unwrap();
+        let backend = UnixBackend(path);
+        let (stream, accepted) = tokio::join!(backend.connect(), listener.accept());
+        let (mut stream, mut app) = (stream.unwrap().without_delay(), accepted.unwrap().0);
+        stream.write_all(b"ask").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        app.read_to_end(&mut got).await.unwrap();
+        app.write_all(b"answer").await.unwrap();
+        drop(app);
+        stream.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"askanswer");
     }
 }

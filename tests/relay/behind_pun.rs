@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use ca_core::TrustBundle;
+use ca_core::{Certificate, PrivateKey, TrustBundle};
 use ood_ca_tests::nginx::{Pun, Setup, User, World, request_bytes};
 use ood_relay::{Headers, Identity, IngressOptions, TrustSource};
 
@@ -12,7 +12,11 @@ use crate::smuggling;
 /// An ingress with a leaf of this user's, on the host that the PUN calls `n2`.
 pub(crate) fn ingress(user: &User, app: &App, options: IngressOptions) -> Running {
     let leaf = user.leaf("job", "--host n2.cluster.test");
-    let identity = Identity::from_files(&leaf.certificate, &leaf.key).unwrap();
+    // The files are the user's, and this process is root's.
+    let read = |path| std::fs::read(path).unwrap();
+    let certificate = Certificate::from_pem(&read(&leaf.certificate)).unwrap();
+    let key = PrivateKey::from_pem(&read(&leaf.key)).unwrap();
+    let identity = Identity::new(certificate, &key).unwrap();
     let bundle = TrustBundle::from_pem(&std::fs::read(&leaf.trust).unwrap()).unwrap();
     // Nobody connects but nginx, so that any client's configuration will do.
     let config = Pki::new().client_config(None);

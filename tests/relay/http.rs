@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use ood_ca_tests::eventually;
 use ood_ca_tests::nginx::{find, parse_response, read_response};
 use ood_relay::{Event, IngressOptions, RequestRecord};
 
@@ -410,4 +411,127 @@ fn what_comes_behind_a_request_does_not_cut_its_answer_short() {
     let end = find(&all, b"\r\n\r\n").unwrap() + 4;
     assert!(all[end..end + SIZE].iter().all(|b| *b == b'd'));
     assert_eq!(parse_response(&all[end + SIZE..]).status, 400);
+}
+
+#[test]
+fn an_answer_whose_coding_or_length_is_unclear_is_the_apps_fault() {
+    let alice = Pki::new();
+    for (headers, status) in [
+        ("Transfer-Encoding: gzip, chunked", 502),
+        ("Transfer-Encoding: chunked, identity", 502),
+        ("Transfer-Encoding: xchunked", 502),
+        ("Transfer-Encoding: identity\r\nContent-Length: 5", 502),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            502,
+        ),
+        ("Content-Length: 5\r\nContent-Length: 6", 502),
+        ("Content-Length: 5, 6", 502),
+        ("Transfer-Encoding: Chunked\r\nContent-Length: 9", 200),
+        ("Content-Length: 5, 5", 200),
+        ("Content-Length: 5\r\nContent-Length: 5", 200),
+    ] {
+        let body = if headers.starts_with('T') {
+            "5\r\nhello\r\n0\r\n\r\n"
+        } else {
+            "hello"
+        };
+        let said = format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n{body}");
+        let app = App::http(move |_| said.clone().into_bytes());
+        let ingress = alice.ingress(&app, IngressOptions::default());
+        let answer = ingress.get("/");
+        assert_eq!(answer.status, status, "{headers}");
+        if status == 200 {
+            assert_eq!(answer.text(), "hello", "{headers}");
+            let lengths = answer.all("Content-Length");
+            assert!(lengths.iter().all(|l| *l == "5"), "{headers}: {lengths:?}");
+            assert!(lengths.len() <= 1, "{headers}: {lengths:?}");
+        }
+    }
+}
+
+#[test]
+fn answers_before_the_answer_have_an_end() {
+    let alice = Pki::new();
+    let hint = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let some = App::http(move |_| [hint.repeat(50).as_bytes(), &ok(b"hello")].concat());
+    let ingress = alice.ingress(&some, IngressOptions::default());
+    assert_eq!(ingress.get("/").status, 200);
+    // One after the other, as long as anybody listens.
+    let endless = App::new(move |mut stream| {
+        read_head(&mut stream);
+        while stream.write_all(hint.repeat(50).as_bytes()).is_ok() {}
+    });
+    let ingress = alice.ingress(&endless, IngressOptions::default());
+    assert_eq!(ingress.get("/").status, 502);
+    ingress.expect_line("does not come to its point");
+}
+
+#[test]
+fn every_expectation_must_be_known() {
+    let alice = Pki::new();
+    let app = App::plain();
+    let ingress = alice.ingress(&app, IngressOptions::default());
+    let ask = |more: &str| {
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: n1\r\nExpect: 100-continue\r\n{more}Content-Length: 0\r\n\r\n"
+        );
+        ingress.ask(&head).status
+    };
+    assert_eq!(ask("Expect: something\r\n"), 417);
+    assert!(app.seen().is_empty());
+    assert_eq!(ask(""), 200);
+}
+
+#[test]
+fn a_target_that_no_url_holds_is_refused_in_words() {
+    let alice = Pki::new();
+    let app = App::plain();
+    let ingress = alice.ingress(&app, IngressOptions::default());
+    for target in ["/a?q=\"x\"", "/a<b", "/a>b", "/a`b", "/?a<b"] {
+        let answer = ingress.get(target);
+        assert_eq!(answer.status, 400, "{target}");
+        assert!(answer.text().contains("percent-encoded"), "{answer:?}");
+    }
+    eventually("each is told", PATIENCE, || {
+        let lines = ingress.lines();
+        let told = lines.iter().filter(|l| l.contains("percent-encoded"));
+        (told.count() == 5).then_some(())
+    });
+    // As browsers send it.
+    assert_eq!(ingress.get("/a?q=`x`").status, 200);
+}
+
+#[test]
+fn a_client_that_leaves_in_its_body_is_not_the_apps_fault() {
+    let alice = Pki::new();
+    let app = App::http(|_| ok(b"never"));
+    let ingress = alice.ingress(&app, IngressOptions::default());
+    let mut tls = ingress.connect();
+    tls.write_all(b"POST /up HTTP/1.1\r\nHost: n1\r\nContent-Length: 100\r\n\r\nsome")
+        .unwrap();
+    eventually("it is on its way", PATIENCE, || {
+        (ingress.handle.stats().requests == 1).then_some(())
+    });
+    tls.reset();
+    let line = ingress.expect_line("POST /up");
+    assert!(line.contains("status=499"), "{line}");
+}
+
+#[test]
+fn what_stands_beside_a_body_has_bounds() {
+    let alice = Pki::new();
+    let app = App::plain();
+    let ingress = alice.ingress(&app, IngressOptions::default());
+    let head = "POST / HTTP/1.1\r\nHost: n1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let extended = format!("1;{}\r\nx\r\n", "e".repeat(200));
+    for (body, status) in [
+        (format!("{}0\r\n\r\n", extended.repeat(50)), 200),
+        (format!("{}0\r\n\r\n", extended.repeat(100)), 400),
+        (format!("0\r\nX: {}\r\n\r\n", "t".repeat(10_000)), 200),
+        (format!("0\r\nX: {}\r\n\r\n", "t".repeat(20_000)), 400),
+    ] {
+        let answer = ingress.ask(&format!("{head}{body}"));
+        assert_eq!(answer.status, status, "{}", &body[..40]);
+    }
 }

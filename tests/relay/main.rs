@@ -14,4 +14,5 @@ mod reload;
 mod setup;
 mod smuggling;
 mod survival;
+mod vanished;
 mod websocket;

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ca_core::Rotation;
-use ood_ca_tests::{eventually, repeatedly};
+use ood_ca_tests::{Run, eventually, repeatedly, require_tool};
 use ood_relay::{Identity, IngressOptions};
 
 use crate::setup::{App, PATIENCE, Pki, Running, Tls, get};
@@ -173,4 +174,43 @@ fn reloads_under_load_fail_no_request() {
             assert!(client.join().unwrap() > 0);
         }
     });
+}
+
+#[test]
+fn a_leaf_that_cannot_be_read_keeps_no_authority_in() {
+    let alice = Pki::new();
+    let dir = alice.path("leaf");
+    fs::create_dir(&dir).unwrap();
+    alice.server().write(&dir);
+    let (certificate, key) = (dir.join("server.crt"), dir.join("server.key"));
+    let identity = Identity::from_files(&certificate, &key).unwrap();
+    let options = IngressOptions::default();
+    let ingress = Running::start(
+        &alice,
+        identity,
+        alice.trust(),
+        App::plain().address,
+        options,
+    );
+    fs::remove_file(&certificate).unwrap();
+    Run::new(require_tool("mkfifo"))
+        .args([&certificate])
+        .output()
+        .assert_ok();
+    ingress.expect_line("not reloaded leaf");
+    let rotation = Rotation::new(&alice.location, &alice.site);
+    rotation.emergency(ca_core::now()).unwrap();
+    ingress.expect_line("is no longer trusted");
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused() {
+    let alice = Pki::new();
+    let dir = alice.path("leaf");
+    fs::create_dir(&dir).unwrap();
+    alice.server().write(&dir);
+    let key = dir.join("server.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let error = Identity::from_files(dir.join("server.crt"), &key).unwrap_err();
+    assert!(error.to_string().contains("server.key"), "{error}");
 }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -145,7 +146,9 @@ impl Pki {
 impl Leaf {
     /// Puts the pair where an ingress reads it.
     pub(crate) fn write(&self, dir: &std::path::Path) {
-        std::fs::write(dir.join("server.key"), &self.key).unwrap();
+        let key = dir.join("server.key");
+        std::fs::write(&key, &self.key).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::write(dir.join("server.crt"), &self.certificate).unwrap();
     }
 }
@@ -319,6 +322,16 @@ impl Tls {
 
     pub(crate) fn set_read_timeout(&self, limit: Duration) {
         self.0.sock.set_read_timeout(Some(limit)).unwrap();
+    }
+
+    pub(crate) fn set_write_timeout(&self, limit: Duration) {
+        self.0.sock.set_write_timeout(Some(limit)).unwrap();
+    }
+
+    /// Is gone without a word.
+    pub(crate) fn reset(self) {
+        let linger = rustix::net::sockopt::set_socket_linger;
+        linger(&self.0.sock, Some(Duration::ZERO)).unwrap();
     }
 
     /// Whether the connection has ended, cleanly or not, within the patience.

@@ -2,13 +2,18 @@
 
 use crate::http::head::{Refused, field_line};
 
-/// Longest line before a chunk: its size and extensions, which nobody uses.
+/// Longest line before a chunk: its size and extensions, which nobody uses. hyper
+/// takes less than 16 KiB of them in one body, and of trailers.
 const LONGEST_SIZE_LINE: usize = 256;
+const MOST_EXTENSIONS: usize = 15 * 1024;
+const MOST_TRAILERS: usize = 15 * 1024;
 
 /// Follows a body through whatever pieces it comes in.
 #[derive(Debug)]
 pub(crate) struct Chunks {
     state: State,
+    /// Bytes that extensions may still have.
+    extensions_left: usize,
     /// Bytes that trailers may still have.
     trailers_left: usize,
     /// Trailer lines that may still come.
@@ -55,7 +60,8 @@ impl Chunks {
     pub(crate) fn new(trailer_bytes: usize, trailer_lines: usize) -> Self {
         Chunks {
             state: START,
-            trailers_left: trailer_bytes,
+            extensions_left: MOST_EXTENSIONS,
+            trailers_left: trailer_bytes.min(MOST_TRAILERS),
             lines_left: trailer_lines,
         }
     }
@@ -103,8 +109,12 @@ impl Chunks {
                 }
                 match byte {
                     b'\r' if *digits > 0 => self.state = State::SizeEnd(*size),
-                    b';' if *digits > 0 => *extension = true,
-                    b'\t' | 0x20..=0x7e if *extension => {}
+                    b';' if *digits > 0 && !*extension => *extension = true,
+                    b'\t' | 0x20..=0x7e if *extension => {
+                        let left = self.extensions_left.checked_sub(1);
+                        self.extensions_left =
+                            left.ok_or(bad("the body's chunks have too many extensions"))?;
+                    }
                     _ => {
                         let digit = char::from(byte).to_digit(16);
                         // Fifteen digits are more than any program can hold.

@@ -1,7 +1,8 @@
 //! What the two sides of one connection know of each other: the gate before
 //! hyper, and the answers behind it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -10,27 +11,38 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::http::head::Refused;
 
-/// One request at a time: the next is let in when the one before has been
-/// answered.
-#[derive(Debug)]
+/// One request at a time: the next is let in when the answer to the one before
+/// has left.
 pub(crate) struct Exchange {
     state: Mutex<State>,
+    /// A body is still to come, whatever has been answered.
+    receiving: AtomicBool,
     began: Instant,
     /// When a byte passed last, in milliseconds since `began`.
     touched: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     busy: bool,
+    /// The whole answer has been written, but not all of it has left.
+    leaving: Option<Box<dyn Leaving>>,
     refused: Option<Refused>,
     waiting: Option<Waker>,
+}
+
+/// An answer that is on its way. When it is dropped it has been told, and the
+/// next request may come ([`Exchange::finish`]).
+pub(crate) trait Leaving: Send {
+    /// All of it has left.
+    fn has_left(self: Box<Self>);
 }
 
 impl Exchange {
     pub(crate) fn new() -> Self {
         Exchange {
             state: Mutex::default(),
+            receiving: AtomicBool::new(false),
             began: Instant::now(),
             touched: AtomicU64::new(0),
         }
@@ -45,7 +57,32 @@ impl Exchange {
         self.state().busy = true;
     }
 
-    /// It has been answered.
+    /// It has been answered, and the answer waits for the client to read it.
+    pub(crate) fn answered(&self, answer: Box<dyn Leaving>) {
+        self.state().leaving = Some(answer);
+    }
+
+    /// All that was written has left.
+    pub(crate) fn flushed(&self) {
+        // Not while the state is locked: it ends with `finish`.
+        let left = self.state().leaving.take();
+        if let Some(answer) = left {
+            answer.has_left();
+        }
+    }
+
+    /// The connection has ended: what has not left never will.
+    pub(crate) fn abandon(&self) {
+        let lost = self.state().leaving.take();
+        drop(lost);
+    }
+
+    /// Whether a body is still to come.
+    pub(crate) fn receive(&self, more: bool) {
+        self.receiving.store(more, Ordering::Relaxed);
+    }
+
+    /// It is over with.
     pub(crate) fn finish(&self) {
         let waiting = {
             let mut state = self.state();
@@ -87,11 +124,12 @@ impl Exchange {
         self.touched.store(now, Ordering::Relaxed);
     }
 
-    /// Returns when nothing has passed for too long: `busy` while a request is
-    /// being answered, `free` between two.
+    /// Returns when nothing has passed for too long: `busy` from a request's head
+    /// until the answer has left and the request's body has come, `free` between two.
     pub(crate) async fn silence(&self, busy: Duration, free: Duration) {
         loop {
-            let limit = if self.state().busy { busy } else { free };
+            let at_work = self.state().busy || self.receiving.load(Ordering::Relaxed);
+            let limit = if at_work { busy } else { free };
             let last = self.began + Duration::from_millis(self.touched.load(Ordering::Relaxed));
             let now = Instant::now();
             if now >= last + limit {
@@ -100,5 +138,15 @@ impl Exchange {
             // What is busy now may be free soon, and then less patience is due.
             sleep_until((last + limit).min(now + free)).await;
         }
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Exchange")
+            .field("busy", &state.busy)
+            .field("refused", &state.refused)
+            .finish_non_exhaustive()
     }
 }

@@ -15,12 +15,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::buffer::Buffer;
 use crate::http::chunks::Chunks;
 use crate::http::exchange::Exchange;
 use crate::http::head::{self, Bounds, Framing, Refused};
+use crate::stream::{LOOK, Wire};
 
 /// How much is read of what comes before its time, to notice when the client
 /// leaves.
@@ -44,6 +45,8 @@ pub(crate) struct Gate<S> {
     exchange: Arc<Exchange>,
     rules: Rules,
     alarm: Option<Pin<Box<Sleep>>>,
+    /// When to look whether the client is still there.
+    look: Option<Pin<Box<Sleep>>>,
     farewell: Option<Farewell>,
 }
 
@@ -71,6 +74,12 @@ enum State {
     Shut,
 }
 
+impl State {
+    fn is_body(&self) -> bool {
+        matches!(self, State::Length(_) | State::Chunked(_))
+    }
+}
+
 /// The answer to what was refused, and what is left to do about it.
 #[derive(Debug)]
 struct Farewell {
@@ -80,7 +89,7 @@ struct Farewell {
     lingered: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
+impl<S: Wire> Gate<S> {
     pub(crate) fn new(inner: S, exchange: Arc<Exchange>, rules: Rules) -> Self {
         Gate {
             inner: inner.take(u64::MAX),
@@ -90,6 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             exchange,
             rules,
             alarm: None,
+            look: None,
             farewell: None,
         }
     }
@@ -143,6 +153,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
             .alarm
             .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + after)));
         alarm.as_mut().poll(cx)
+    }
+
+    /// Whether the client has vanished, which nobody notices who does not read:
+    /// and while the app does not, nobody does. Looks now and then, for as long as
+    /// it is polled.
+    fn poll_vanished(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+            ready!(look.as_mut().poll(cx));
+            if self.inner.get_ref().is_broken() {
+                return Poll::Ready(());
+            }
+            look.as_mut().reset(Instant::now() + LOOK);
+        }
     }
 
     /// The connection ends here. hyper is told that it ended; the client is
@@ -307,7 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
+impl<S: Wire> AsyncRead for Gate<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -325,6 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
                         0 => this.after_head(then),
                         left => State::Pass { left, then },
                     };
+                    this.exchange.receive(this.state.is_body());
                     return Poll::Ready(Ok(()));
                 }
                 State::Length(left) => {
@@ -335,6 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
                         Poll::Ready(Ok(n)) if *n > 0 => State::Length(left - *n as u64),
                         _ => State::Shut,
                     };
+                    this.exchange.receive(this.state.is_body());
                     return passed.map_ok(|_| ());
                 }
                 State::Chunked(mut chunks) => {
@@ -344,6 +370,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
                         Poll::Ready(_) if chunks.is_done() => State::Waiting,
                         _ => State::Chunked(chunks),
                     };
+                    this.exchange.receive(this.state.is_body());
                     return passed.map_ok(|_| ());
                 }
                 State::Waiting => {
@@ -365,7 +392,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gate<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
+impl<S: Wire> AsyncWrite for Gate<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -393,7 +420,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().inner.get_mut()).poll_flush(cx)
+        let this = self.get_mut();
+        // hyper comes by here each time that it is woken, whatever it waits for.
+        if this.poll_vanished(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        ready!(Pin::new(this.inner.get_mut()).poll_flush(cx))?;
+        this.exchange.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

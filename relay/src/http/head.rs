@@ -136,6 +136,16 @@ fn request_line(line: &[u8]) -> Result<bool, Refused> {
     if !is_path || !target.iter().all(fits) {
         return Err(bad("the request target is not a path"));
     }
+    // No URL may hold these (RFC 3986 §2), and hyper does not take them. Browsers
+    // encode them (URL Standard §1.3: the last one in paths); by hand they are often
+    // forgotten.
+    let path = target.iter().take_while(|b| **b != b'?');
+    let quotes = target.iter().any(|b| matches!(b, b'"' | b'<' | b'>'));
+    if quotes || path.into_iter().any(|b| *b == b'`') {
+        return Err(bad(
+            "the request target holds a character that must be percent-encoded",
+        ));
+    }
     match version {
         b"HTTP/1.1" => Ok(true),
         b"HTTP/1.0" => Ok(false),

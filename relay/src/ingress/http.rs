@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http_body::Body;
@@ -15,11 +15,12 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::headers::{remove_hop_by_hop, wants_trailers, wants_upgrade};
 use crate::http::body::{Answer, Note, Permit, Upload};
-use crate::http::exchange::Exchange;
+use crate::http::exchange::{Exchange, Leaving};
 use crate::http::gate::{self, Gate};
 use crate::http::head::Bounds;
 use crate::http::pool::{Sender, buffer_size};
@@ -79,6 +80,7 @@ pub(super) async fn serve(
         upgrade: Mutex::default(),
         offered: Mutex::default(),
     });
+    let _abandoned = Abandoned(Arc::clone(&exchange));
     let gate = Gate::new(stream, Arc::clone(&exchange), rules(shared));
     let service = service_fn(|request| {
         let visit = Arc::clone(&visit);
@@ -120,6 +122,16 @@ pub(super) async fn serve(
         (Some(upgrade), _) => upgrade.carry(timeouts.idle, &mut calls).await,
         (None, Some(offered)) => upgrade::close(offered).await,
         (None, None) => {}
+    }
+}
+
+/// Ends the exchange of a connection that ends, however it does: an answer that
+/// waits in it holds it.
+struct Abandoned(Arc<Exchange>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
@@ -236,15 +248,18 @@ async fn forward(
         Upload::new(body, passed, Arc::clone(&visit.cleanse))
     });
     if let Some(permit) = &permit {
-        let given = permit.clone();
-        hyper::ext::on_informational(&mut request, move |answer| {
-            if answer.status() == StatusCode::CONTINUE {
-                given.give();
-            }
-        });
         request = request.map(|body| body.hold_until(permit.clone()));
     }
-    let (mut response, sender) = send(visit, request).await?;
+    let (interim, too_many) = Interim::new(permit);
+    hyper::ext::on_informational(&mut request, move |answer| interim.take(answer.status()));
+    let (mut response, sender) = tokio::select! {
+        biased;
+        () = too_many.notified() => {
+            let text = "The app's answer does not come to its point.";
+            return Err(Failure::new(StatusCode::BAD_GATEWAY, text));
+        }
+        sent = send(visit, request) => sent?,
+    };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !upgrades || !wants_upgrade(response.headers(), WEBSOCKET) {
             let text = "The app changed to a protocol that it was not asked for.";
@@ -254,22 +269,90 @@ async fn forward(
         set_upgrade(response.headers_mut());
         return Ok(Forwarded::Upgrade(response));
     }
-    let headers = response.headers_mut();
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+    frame(response.headers_mut())?;
+    remove_hop_by_hop(response.headers_mut());
+    Ok(Forwarded::Answer(response, sender))
+}
+
+/// Leaves an answer with one way to tell where it ends.
+fn frame(headers: &mut HeaderMap) -> Result<(), Failure> {
+    let bad = |text| Err(Failure::new(StatusCode::BAD_GATEWAY, text));
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        // Other codings would be lost with the header, and the coded bytes pass for
+        // plain ones.
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return bad("The app's answer has a transfer coding other than chunked.");
+        }
         // It came beside it and does not count (RFC 9112 §6.3).
         headers.remove(header::CONTENT_LENGTH);
+        return Ok(());
     }
-    remove_hop_by_hop(headers);
-    Ok(Forwarded::Answer(response, sender))
+    // The same length several times is one (RFC 9112 §6.3).
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut lengths = lengths.flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    let Some(first) = lengths.next().map(<[u8]>::trim_ascii) else {
+        return Ok(());
+    };
+    if lengths.any(|other| other.trim_ascii() != first) {
+        return bad("The app's answer has several lengths.");
+    }
+    match HeaderValue::from_bytes(first) {
+        Ok(length) => {
+            headers.insert(header::CONTENT_LENGTH, length);
+            Ok(())
+        }
+        Err(_) => bad("The length of the app's answer is malformed."),
+    }
+}
+
+/// Answers that come before the answer (RFC 9110 §15.2): one of them may let the
+/// body pass, and who sends them without end must not keep a thread busy.
+struct Interim {
+    permit: Option<Permit>,
+    count: AtomicU32,
+    too_many: Arc<Notify>,
+}
+
+impl Interim {
+    /// More than any app has use for.
+    const MOST: u32 = 100;
+
+    /// And what tells of too many.
+    fn new(permit: Option<Permit>) -> (Self, Arc<Notify>) {
+        let too_many = Arc::new(Notify::new());
+        let told = Arc::clone(&too_many);
+        let count = AtomicU32::new(0);
+        (
+            Interim {
+                permit,
+                count,
+                too_many,
+            },
+            told,
+        )
+    }
+
+    fn take(&self, status: StatusCode) {
+        if status == StatusCode::CONTINUE
+            && let Some(permit) = &self.permit
+        {
+            permit.give();
+        }
+        if self.count.fetch_add(1, Ordering::Relaxed) >= Self::MOST {
+            self.too_many.notify_one();
+        }
+    }
 }
 
 /// Whether the client waits for permission to send its body
 /// (RFC 9110 §10.1.1).
 fn asks_permission(request: &Request<Incoming>) -> Result<Option<Permit>, Failure> {
-    let Some(expectation) = request.headers().get(header::EXPECT) else {
+    let mut expectations = request.headers().get_all(header::EXPECT).iter().peekable();
+    if expectations.peek().is_none() {
         return Ok(None);
-    };
-    if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+    }
+    if !expectations.all(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         let text = "Only the expectation 100-continue is known.";
         return Err(Failure::new(StatusCode::EXPECTATION_FAILED, text));
     }
@@ -380,6 +463,12 @@ fn broken(visit: &Visit, error: &hyper::Error) -> Failure {
     let why = format!("{error}{cause}");
     match visit.exchange.refused() {
         Some(refused) => Failure::because(StatusCode::BAD_REQUEST, refused.why, why),
+        // Of the request's body, which nobody sends any more.
+        None if error.is_user() => {
+            let left = StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::BAD_REQUEST);
+            let text = "The request's body did not come to its end.";
+            Failure::because(left, text, why)
+        }
         None => Failure::because(
             StatusCode::BAD_GATEWAY,
             "The app broke off, or its answer is not HTTP.",
@@ -435,10 +524,21 @@ impl Progress {
 impl Note for Box<Progress> {
     fn answered(mut self, bytes: u64, complete: bool) {
         self.passed_out = bytes;
-        self.complete = complete;
-        if let (Some(sender), true) = (self.sender.take(), complete) {
+        let sender = self.sender.take();
+        if !complete {
+            return;
+        }
+        if let Some(sender) = sender {
             self.visit.shared.pool.keep(sender);
         }
+        let exchange = Arc::clone(&self.visit.exchange);
+        exchange.answered(self);
+    }
+}
+
+impl Leaving for Progress {
+    fn has_left(mut self: Box<Self>) {
+        self.complete = true;
     }
 }
 

@@ -2,25 +2,26 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::log::{Event, Log, Refusal};
 
-/// Refusals that are told one by one before the rest of an interval's are summed
-/// up: who is refused must not fill a disk with it.
+/// Refusals that are told one by one before the rest are summed up, and how many
+/// more may be for each interval that passes: who is refused must not fill a disk
+/// with it.
 const ONE_BY_ONE: u64 = 100;
+const FOR_EACH_INTERVAL: u64 = 5;
 
 #[derive(Debug)]
 pub(super) struct Journal {
     log: Arc<dyn Log>,
     interval: Duration,
-    /// Told in this interval.
-    told: AtomicU64,
+    budget: Mutex<Budget>,
     /// Not told yet.
     more: AtomicU64,
     /// Since the start.
@@ -30,12 +31,37 @@ pub(super) struct Journal {
     something: Notify,
 }
 
+/// How many refusals may still be told.
+#[derive(Debug)]
+struct Budget {
+    left: u64,
+    counted: Instant,
+}
+
+impl Budget {
+    fn take(&mut self, interval: Duration) -> bool {
+        let passed = self.counted.elapsed().as_nanos() / interval.as_nanos().max(1);
+        let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+        if passed > 0 {
+            let more = u64::from(passed).saturating_mul(FOR_EACH_INTERVAL);
+            self.left = self.left.saturating_add(more).min(ONE_BY_ONE);
+            self.counted = Instant::now();
+        }
+        let some = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        some
+    }
+}
+
 impl Journal {
     pub(super) fn new(log: Arc<dyn Log>, interval: Duration) -> Self {
         Journal {
             log,
             interval,
-            told: AtomicU64::new(0),
+            budget: Mutex::new(Budget {
+                left: ONE_BY_ONE,
+                counted: Instant::now(),
+            }),
             more: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             excess_told: AtomicBool::new(false),
@@ -88,12 +114,15 @@ impl Journal {
     }
 
     fn may_tell_one_more(&self) -> bool {
-        let told = self.told.fetch_add(1, Ordering::Relaxed);
-        if told >= ONE_BY_ONE {
+        let may = {
+            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.take(self.interval)
+        };
+        if !may {
             self.more.fetch_add(1, Ordering::Relaxed);
         }
         self.something.notify_one();
-        told < ONE_BY_ONE
+        may
     }
 
     pub(super) fn refused(&self) -> u64 {
@@ -111,12 +140,33 @@ impl Journal {
 
     /// Sums up what was not told.
     pub(super) fn sum_up(&self) {
-        self.told.store(0, Ordering::Relaxed);
         self.excess_told.store(false, Ordering::Relaxed);
         self.failure_told.store(false, Ordering::Relaxed);
         let count = self.more.swap(0, Ordering::Relaxed);
         if count > 0 {
             self.tell(&Event::MoreRefused { count });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_refusals_is_told_in_ever_fewer_lines() {
+        let interval = Duration::from_secs(10);
+        let mut budget = Budget {
+            left: ONE_BY_ONE,
+            counted: Instant::now(),
+        };
+        let mut told = |attempts: u64| (0..attempts).filter(|_| budget.take(interval)).count();
+        assert_eq!(told(1000), 100);
+        for _ in 0..3 {
+            sleep(interval).await;
+            assert_eq!(told(1000), 5);
+        }
+        sleep(interval * 1000).await;
+        assert_eq!(told(1000), 100);
     }
 }

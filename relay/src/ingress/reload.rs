@@ -7,7 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_core::TrustBundle;
+use ca_core::{PkiLocation, TrustBundle};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
@@ -20,31 +20,48 @@ use crate::tls::Tls;
 /// A file server that has not answered by then is worth a line in the log.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Looks again and again, as long as it is polled.
+/// Looks again and again, as long as it is polled: at each by itself, so that no
+/// file that cannot be read keeps the other from being looked at.
 pub(super) async fn watch(shared: &Shared, trust: &TrustSource) {
-    let mut complaints = Complaints::default();
-    let (location, interval) = match trust {
-        TrustSource::PkiDir(location, interval) => (Some(location), *interval),
-        TrustSource::Fixed(_) if shared.leaf_files().is_some() => {
-            (None, TrustSource::LONGEST_INTERVAL)
-        }
-        TrustSource::Fixed(_) => return pending().await,
+    let interval = match trust {
+        TrustSource::PkiDir(_, interval) => *interval,
+        TrustSource::Fixed(_) => TrustSource::LONGEST_INTERVAL,
     };
+    tokio::join!(
+        async {
+            if let TrustSource::PkiDir(location, _) = trust {
+                watch_trust(shared, location, interval).await;
+            }
+        },
+        watch_leaf(shared, interval)
+    );
+    pending().await
+}
+
+async fn watch_trust(shared: &Shared, location: &PkiLocation, interval: Duration) {
+    let mut complaint = None;
     loop {
         sleep(interval).await;
-        if let Some(location) = location {
-            let location = location.clone();
-            let reading = spawn_blocking(move || Ok(TrustBundle::read(&location)?));
-            let read = in_time(shared, Reloaded::Trust, reading).await;
-            let used = read.and_then(|bundle| use_trust(shared, bundle));
-            complaints.note(shared, Reloaded::Trust, used);
-        }
-        if let Some(files) = shared.leaf_files() {
-            let reading = spawn_blocking(move || files.read());
-            let read = in_time(shared, Reloaded::Leaf, reading).await;
-            let used = read.map(|identity| shared.use_leaf(identity));
-            complaints.note(shared, Reloaded::Leaf, used);
-        }
+        let location = location.clone();
+        let reading = spawn_blocking(move || Ok(TrustBundle::read(&location)?));
+        let read = in_time(shared, Reloaded::Trust, reading).await;
+        let used = read.and_then(|bundle| use_trust(shared, bundle));
+        note(shared, Reloaded::Trust, used, &mut complaint);
+    }
+}
+
+async fn watch_leaf(shared: &Shared, interval: Duration) {
+    let mut complaint = None;
+    loop {
+        sleep(interval).await;
+        // One that has no files now may be replaced by one that has.
+        let Some(files) = shared.leaf_files() else {
+            continue;
+        };
+        let reading = spawn_blocking(move || files.read());
+        let read = in_time(shared, Reloaded::Leaf, reading).await;
+        let used = read.map(|identity| shared.use_leaf(identity));
+        note(shared, Reloaded::Leaf, used, &mut complaint);
     }
 }
 
@@ -83,33 +100,22 @@ pub(super) fn use_trust(shared: &Shared, bundle: TrustBundle) -> Result<bool> {
     Ok(true)
 }
 
-/// What was last complained about: each thing is told once.
-#[derive(Debug, Default)]
-struct Complaints {
-    trust: Option<String>,
-    leaf: Option<String>,
-}
-
-impl Complaints {
-    fn note(&mut self, shared: &Shared, what: Reloaded, used: Result<bool>) {
-        let last = match what {
-            Reloaded::Trust => &mut self.trust,
-            Reloaded::Leaf => &mut self.leaf,
-        };
-        match used {
-            Ok(changed) => {
-                // That it is well again is news too.
-                if changed || last.take().is_some() {
-                    shared.journal.tell(&Event::Reloaded { what });
-                }
-                *last = None;
+/// Tells what came of a look. `complaint` is what was told last of what was wrong:
+/// each thing is told once.
+fn note(shared: &Shared, what: Reloaded, used: Result<bool>, complaint: &mut Option<String>) {
+    match used {
+        Ok(changed) => {
+            // That it is well again is news too.
+            if changed || complaint.is_some() {
+                shared.journal.tell(&Event::Reloaded { what });
             }
-            Err(error) => {
-                let why = error.to_string();
-                if last.as_ref() != Some(&why) {
-                    *last = Some(why.clone());
-                    shared.journal.tell(&Event::NotReloaded { what, why });
-                }
+            *complaint = None;
+        }
+        Err(error) => {
+            let why = error.to_string();
+            if complaint.as_ref() != Some(&why) {
+                *complaint = Some(why.clone());
+                shared.journal.tell(&Event::NotReloaded { what, why });
             }
         }
     }
