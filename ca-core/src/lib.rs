@@ -74,6 +74,7 @@ mod request;
 mod rotation;
 mod settings;
 pub mod store;
+pub mod text;
 mod trust;
 mod ttl;
 mod user;

@@ -9,6 +9,7 @@ mod show;
 use std::io::Read;
 use std::path::Path;
 
+use ca_core::text::minute;
 use ca_core::{Authority, ClientLeaf, Error, PkiLocation, Result, SiteConfig, now};
 use clap::CommandFactory;
 use serde_json::json;
@@ -98,7 +99,7 @@ fn init(context: &Context) -> Result<u8> {
             "notices": strings(&notices),
         }));
     } else {
-        let until = print::time(authority.certificate().not_after());
+        let until = minute(authority.certificate().not_after());
         print::line(&if created {
             format!("created your certificate authority in {path}, valid until {until}")
         } else {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ca_core::doctor::Verdict;
+use ca_core::text::minute;
 use ca_core::{PkiLocation, SiteConfig, Ttl, now};
 use clap::CommandFactory;
 use ood_job::headers::{self, Source};
@@ -270,7 +271,7 @@ fn list_sessions(args: &Args, options: &args::Sessions) -> Result<u8> {
             format!("{}:{}", record.host, record.port),
             job.unwrap_or_else(|| "-".into()),
             record.command.clone().unwrap_or_else(|| "-".into()),
-            print::time(record.expires),
+            minute(record.expires),
         ]
     }));
     if live.is_empty() {

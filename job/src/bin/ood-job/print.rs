@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use ca_core::text::{self, printable};
 use ood_job::Error;
 
 use crate::json;
@@ -39,43 +40,7 @@ pub(crate) fn failure(error: &Error, as_json: bool) {
     }
 }
 
-/// The text with control characters made visible.
-fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let hidden = c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
-            let escaped = hidden.then(|| c.escape_debug());
-            escaped.into_iter().flatten().chain((!hidden).then_some(c))
-        })
-        .collect()
-}
-
-/// `2026-11-22 10:00 UTC`
-pub(crate) fn time(at: time::OffsetDateTime) -> String {
-    let at = at.to_offset(time::UtcOffset::UTC);
-    format!(
-        "{:04}-{:02}-{:02} {:02}:{:02} UTC",
-        at.year(),
-        u8::from(at.month()),
-        at.day(),
-        at.hour(),
-        at.minute()
-    )
-}
-
-/// Rows of cells, each column as wide as its widest cell.
+/// Rows of cells, in columns.
 pub(crate) fn table(rows: &[Vec<String>]) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
-        line(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
+    text::table(rows).iter().for_each(|row| line(row));
 }

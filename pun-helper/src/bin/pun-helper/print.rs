@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use ca_core::text::{self, printable};
 use pun_helper::Error;
 use serde_json::{Value, json};
 
@@ -46,30 +47,7 @@ pub(crate) fn failure(failed: &Error, as_json: bool) {
     }
 }
 
-/// The text with control characters made visible.
-fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let hidden = c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
-            let escaped = hidden.then(|| c.escape_debug());
-            escaped.into_iter().flatten().chain((!hidden).then_some(c))
-        })
-        .collect()
-}
-
-/// Rows of cells, each column as wide as its widest cell.
+/// Rows of cells, in columns.
 pub(crate) fn table(rows: &[Vec<String>]) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"));
-        line(cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
+    text::table(rows).iter().for_each(|row| line(row));
 }

@@ -1,4 +1,5 @@
 use ca_core::doctor::{self, Check, Verdict};
+use ca_core::text::minute;
 use ca_core::{
     Certificate, Error, PeerName, PrivateKey, Purpose, Result, SiteConfig, TrustBundle, now,
 };
@@ -41,7 +42,7 @@ pub(super) fn verify(context: &Context, args: &Verify) -> Result<u8> {
         return Ok(0);
     }
     verified?;
-    let until = print::time(certificate.not_after());
+    let until = minute(certificate.not_after());
     let whom = peer.map(|p| format!(" for {p}")).unwrap_or_default();
     print::line(&format!(
         "valid {} certificate{whom} until {until}",

@@ -1,3 +1,4 @@
+use ca_core::text::minute;
 use ca_core::{
     Authority, ClientLeaf, Error, Issued, Layout, LeafFiles, LeafRequest, OutputFormat, PeerName,
     Result, SubjectKey, current_user_name, node, now,
@@ -125,7 +126,7 @@ fn report(context: &Context, issued: &Issued, paths: &[String], now: OffsetDateT
     print::line(&format!(
         "issued a {} certificate for {whom}, valid until {}",
         leaf.kind(),
-        print::time(leaf.not_after())
+        minute(leaf.not_after())
     ));
     for path in paths {
         print::line(&format!("  {path}"));

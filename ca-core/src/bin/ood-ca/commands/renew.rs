@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use ca_core::text::minute;
 use ca_core::{
     Authority, Certificate, ClientLeaf, Error, IssuedRecord, LeafFile, LeafRequest, Notice,
     PruneReport, RenewalDue, Result, TrustBundle, now,
@@ -56,7 +57,7 @@ pub(super) fn renew(context: &Context, args: &Renew) -> Result<u8> {
             "notices": strings(&renewal.notices),
         }));
     } else if renewal.renewed {
-        let until = print::time(renewal.certificate.not_after());
+        let until = minute(renewal.certificate.not_after());
         print::line(&format!("renewed {what}, valid until {until}"));
     } else {
         print::line(&format!("{what} is {}", renewal.due));

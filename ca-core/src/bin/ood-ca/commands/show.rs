@@ -1,3 +1,4 @@
+use ca_core::text::minute;
 use ca_core::{Certificate, Overview, Result, now};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -95,11 +96,7 @@ fn as_text(context: &Context, overview: &Overview, now: OffsetDateTime) {
             } else {
                 "has an old trust bundle: restart your web server"
             };
-            vec![
-                host.name.to_string(),
-                print::time(host.recorded),
-                state.into(),
-            ]
+            vec![host.name.to_string(), minute(host.recorded), state.into()]
         };
         print::table(
             &overview.web_hosts.iter().map(row).collect::<Vec<_>>(),
@@ -132,7 +129,7 @@ fn as_text(context: &Context, overview: &Overview, now: OffsetDateTime) {
 }
 
 fn certificate_row(certificate: &Certificate, now: OffsetDateTime) -> Vec<String> {
-    let end = print::time(certificate.not_after());
+    let end = minute(certificate.not_after());
     vec![
         certificate.subject().to_owned(),
         certificate
@@ -157,7 +154,7 @@ fn issued_row(certificate: &Certificate) -> Vec<String> {
         .collect();
     vec![
         certificate.kind().to_string(),
-        format!("until {}", print::time(certificate.not_after())),
+        format!("until {}", minute(certificate.not_after())),
         certificate.serial().to_string(),
         if names.is_empty() {
             certificate.subject().to_owned()
