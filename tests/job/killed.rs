@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::setup::{APP, Job, Node, User, assert_all_gone, processes_of, session_files};
+use crate::setup::{
+    APP, Job, Node, User, assert_all_gone, kill_all_at_once, processes_of, session_files,
+};
 
 /// An app with daemons: processes that have left its session, parent and group.
 fn with_daemons() -> String {
@@ -76,14 +78,7 @@ fn the_whole_job_at_once_leaves_a_record_that_the_next_command_prunes() {
     let alice = node.user();
     for flags in WAYS {
         let mut job = started(&alice, flags);
-        // As a batch system does with a control group.
-        ood_ca_tests::eventually("all is dead", LIMIT, || {
-            let all = processes_of(alice.uid());
-            for (pid, _) in &all {
-                let _ = kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL);
-            }
-            all.is_empty().then_some(())
-        });
+        kill_all_at_once(&alice);
         job.code();
         alice.ood_job(["sessions"]).output().assert_ok();
         assert_all_gone(&alice, LIMIT);

@@ -107,6 +107,26 @@ impl Drop for Node {
     }
 }
 
+/// A `/proc` that shows a user nothing of what they cannot look into, as some sites
+/// mount it. It is as before when this is dropped.
+pub(crate) struct HidingProc(());
+
+impl HidingProc {
+    pub(crate) fn new() -> Self {
+        private_mounts();
+        let (kind, options) = (Some("proc"), Some("hidepid=2"));
+        mount(kind, "/proc", kind, MsFlags::empty(), options)
+            .expect("a /proc with hidepid can be mounted");
+        HidingProc(())
+    }
+}
+
+impl Drop for HidingProc {
+    fn drop(&mut self) {
+        let _ = umount2("/proc", MntFlags::MNT_DETACH);
+    }
+}
+
 fn network() {
     for line in [
         "link set lo up",
@@ -454,6 +474,21 @@ pub(crate) fn processes_of(uid: u32) -> Vec<(i32, String)> {
             .then(|| field("Name:").map(|name| (pid, name)))?
     })
     .collect()
+}
+
+/// Kills all of the user's processes at once, as a batch system does with a control
+/// group: none is left to tidy up.
+pub(crate) fn kill_all_at_once(user: &User<'_>) {
+    use rustix::process::{Pid, Signal, kill_process};
+    eventually("all is dead", PATIENCE, || {
+        let all = processes_of(user.uid());
+        for signal in [Signal::STOP, Signal::KILL] {
+            for (pid, _) in &all {
+                let _ = kill_process(Pid::from_raw(*pid).unwrap(), signal);
+            }
+        }
+        all.is_empty().then_some(())
+    });
 }
 
 /// Nothing of the user runs any more, within this time.

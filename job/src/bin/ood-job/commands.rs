@@ -234,11 +234,17 @@ fn register(args: &Args, options: &args::Register) -> Result<u8> {
 
 fn unregister(args: &Args, options: &args::Unregister) -> Result<u8> {
     let (host, port) = &options.place;
-    let session = Registry::for_user()?.unregister(host, *port)?;
-    if args.json {
-        json::print(&json::session(&session));
-    } else {
-        print::line(&format!("unregistered: {}", session.names.join(" ")));
+    let taken = Registry::for_user()?.unregister(host, *port)?;
+    if !args.json {
+        print::line(&format!("unregistered: {}", taken.names.join(" ")));
+        return Ok(0);
+    }
+    match &taken.session {
+        Some(session) => json::print(&json::session(session)),
+        None => taken
+            .names
+            .iter()
+            .for_each(|name| json::print(&json::unreadable(name))),
     }
     Ok(0)
 }
@@ -254,7 +260,9 @@ fn list_sessions(args: &Args, options: &args::Sessions) -> Result<u8> {
     let live = registry.list(at)?;
     if args.json {
         let rows = |all: &[Session]| all.iter().map(json::session).collect::<Vec<_>>();
-        json::print(&json!({ "sessions": rows(&live), "pruned": rows(&pruned) }));
+        let mut gone = rows(&pruned.sessions);
+        gone.extend(pruned.unreadable.iter().map(|name| json::unreadable(name)));
+        json::print(&json!({ "sessions": rows(&live), "pruned": gone }));
         return Ok(0);
     }
     let heads = ["SESSION", "WHERE", "JOB", "COMMAND", "UNTIL"];
@@ -278,11 +286,14 @@ fn list_sessions(args: &Args, options: &args::Sessions) -> Result<u8> {
     } else {
         print::table(&rows);
     }
-    for session in &pruned {
+    for session in &pruned.sessions {
         print::line(&format!(
             "pruned: {}:{} ({})",
             session.record.host, session.record.port, session.state
         ));
+    }
+    for name in &pruned.unreadable {
+        print::line(&format!("pruned: {name} (unreadable)"));
     }
     Ok(0)
 }
