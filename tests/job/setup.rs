@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use ood_ca_tests::{Home, Outcome, Run, eventually, private_mounts, require_tool, runnable_by};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Ample for what takes milliseconds, on a busy machine.
@@ -248,6 +249,11 @@ impl User<'_> {
 
     /// `ood-job run` with these words, in the background.
     pub(crate) fn start(&self, words: &[&str]) -> Job<'_> {
+        self.start_through(&[], words)
+    }
+
+    /// The same by a program that becomes what the words after its own name.
+    pub(crate) fn start_through(&self, first: &[&str], words: &[&str]) -> Job<'_> {
         let publish = self.home.join(format!("connection-{}.json", unique()));
         let mut command = Command::new(require_tool("setpriv"));
         let uid = self.uid();
@@ -255,6 +261,7 @@ impl User<'_> {
             .arg(format!("--reuid={uid}"))
             .arg(format!("--regid={uid}"))
             .args(["--clear-groups", "--"])
+            .args(first)
             .arg(self.program())
             .args(["run", "--publish"])
             .arg(&publish)
@@ -359,13 +366,21 @@ impl Job<'_> {
         })
     }
 
+    /// The process that keeps the app's surroundings: the other one called ood-job.
+    pub(crate) fn keeper(&self) -> Pid {
+        let all = processes_of(self.user.uid());
+        let mut others = all
+            .iter()
+            .filter(|(pid, name)| name == "ood-job" && *pid != self.pid());
+        Pid::from_raw(others.next().unwrap().0).unwrap()
+    }
+
     pub(crate) fn publish_file(&self) -> &Path {
         &self.publish
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for its end; the exit code.
@@ -479,7 +494,6 @@ pub(crate) fn processes_of(uid: u32) -> Vec<(i32, String)> {
 /// Kills all of the user's processes at once, as a batch system does with a control
 /// group: none is left to tidy up.
 pub(crate) fn kill_all_at_once(user: &User<'_>) {
-    use rustix::process::{Pid, Signal, kill_process};
     eventually("all is dead", PATIENCE, || {
         let all = processes_of(user.uid());
         for signal in [Signal::STOP, Signal::KILL] {

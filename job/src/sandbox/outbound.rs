@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::FdFlags;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::kernel::{self, Fork};
 use super::wire::Failure;
@@ -23,6 +23,10 @@ use crate::error::OTHER_WAYS;
 
 /// Either is ready in some 30 ms.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much of what the program says is kept, in bytes: its first words are those
+/// that tell why it cannot begin.
+const MOST_SAID: u64 = 16 * 1024;
 
 const TUN: &str = "/dev/net/tun";
 
@@ -154,9 +158,11 @@ pub(super) struct Waiting {
 /// What brings traffic out, at work.
 pub(super) struct Running {
     pub(super) tool: Tool,
-    /// Of slirp4netns; pasta goes on in a process of its own.
-    pub(super) pid: Option<Pid>,
+    /// A child of this process's.
+    pub(super) pid: Pid,
     _alive: OwnedFd,
+    /// pasta's standard output, which would kill it if nobody held the other end.
+    _ready: OwnedFd,
 }
 
 impl Waiting {
@@ -165,8 +171,12 @@ impl Waiting {
         let (go_read, go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let (ready, ready_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let (alive_read, alive) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        // A pipe that nobody empties would stall it, a closed one kill it.
-        let said = rustix::fs::memfd_create("outbound", MemfdFlags::CLOEXEC)?;
+        // A pipe that nobody empties would stall it, a closed one kill it. This is
+        // full at some point, as it may have something to say for a month.
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let said = rustix::fs::memfd_create("outbound", flags)?;
+        rustix::fs::ftruncate(&said, MOST_SAID)?;
+        rustix::fs::fcntl_add_seals(&said, SealFlags::GROW)?;
         let said = File::from(said);
         let target = rustix::process::getpid();
         match kernel::fork()? {
@@ -194,16 +204,12 @@ impl Waiting {
     /// Lets it begin, and waits until the network works.
     pub(super) fn begin(self) -> Result<Running, Failure> {
         let ready = rustix::io::write(&self.go, b"g").map_err(io::Error::from);
-        let ready = ready.and_then(|_| match self.tool {
-            // It goes on in the background once all is ready.
-            Tool::Pasta => wait_for_end(self.pid),
-            Tool::Slirp4netns => wait_for_byte(&self.ready),
-        });
-        match ready {
+        match ready.and_then(|_| wait_for_byte(&self.ready)) {
             Ok(true) => Ok(Running {
                 tool: self.tool,
-                pid: (self.tool == Tool::Slirp4netns).then_some(self.pid),
+                pid: self.pid,
                 _alive: self.alive,
+                _ready: self.ready,
             }),
             Ok(false) => Err(self.failed("")),
             Err(error) => Err(self.failed(&error.to_string())),
@@ -211,11 +217,13 @@ impl Waiting {
     }
 
     fn failed(mut self, why: &str) -> Failure {
+        // It may still be trying. Whoever waits for children takes leave of it.
+        let _ = kill_process(self.pid, Signal::KILL);
         let mut said = String::new();
         let _ = self.said.rewind();
-        let _ = (&self.said).take(4096).read_to_string(&mut said);
+        let _ = (&self.said).take(MOST_SAID).read_to_string(&mut said);
         let name = self.tool.name();
-        let lines = said.lines().map(str::trim);
+        let lines = said.trim_end_matches('\0').lines().map(str::trim);
         let mut telling = lines.filter(|l| !l.is_empty() && !l.contains("to syslog"));
         let last = telling.next_back().unwrap_or(why).to_owned();
         Failure {
@@ -242,12 +250,17 @@ fn become_tool(
     match tool {
         Tool::Pasta => {
             // Without the first five, pasta forwards ports in both directions
-            // and shows the node's loopback as the gateway.
+            // and shows the node's loopback as the gateway. In the foreground it
+            // stays our child, which ends by its number and whose end is seen: it
+            // lets nobody look into it, so `/proc` may hide it. Its own number is
+            // what it writes once all is ready.
             command.args([
                 "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw",
-                "--config-net", "--quiet", "--dns-forward",
+                "--config-net", "--quiet", "--foreground", "--pid", "/proc/self/fd/1",
+                "--dns-forward",
             ]);
             command.arg(tool.dns().to_string()).arg(target);
+            command.stdout(ready);
         }
         Tool::Slirp4netns => {
             for fd in [&ready, &alive] {
@@ -258,29 +271,14 @@ fn become_tool(
             command.arg(format!("--ready-fd={}", ready.as_raw_fd()));
             command.arg(format!("--exit-fd={}", alive.as_raw_fd()));
             command.args([&target, "tap0"]);
+            command.stdout(said.try_clone()?);
         }
     }
     let error = command
         .stdin(Stdio::null())
-        .stdout(said.try_clone()?)
         .stderr(said.try_clone()?)
         .exec();
     Err(error)
-}
-
-fn wait_for_end(pid: Pid) -> io::Result<bool> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let ended: Option<(Pid, WaitStatus)> =
-            rustix::process::waitpid(Some(pid), WaitOptions::NOHANG)?;
-        if let Some((_, status)) = ended {
-            return Ok(status.exit_status() == Some(0));
-        }
-        if Instant::now() > deadline {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        std::thread::sleep(Duration::from_micros(500));
-    }
 }
 
 fn wait_for_byte(from: impl AsFd) -> io::Result<bool> {
