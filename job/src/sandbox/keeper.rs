@@ -310,7 +310,7 @@ impl Keeper {
                 } else {
                     code = code_of(status);
                 }
-            } else if self.outbound.as_ref().is_some_and(|o| o.pid == pid) {
+            } else if self.outbound.as_ref().is_some_and(|o| o.pid == Some(pid)) {
                 self.outbound = None;
                 self.tell(&Event::OutboundLost);
             }
@@ -339,8 +339,8 @@ impl Keeper {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), NixSignal::SIGKILL);
         } else {
             // By its number: pasta lets nobody look into it, so `/proc` may hide it.
-            if let Some(outbound) = &self.outbound {
-                let _ = kill_process(outbound.pid, Signal::KILL);
+            if let Some(pid) = self.outbound.as_ref().and_then(|o| o.pid) {
+                let _ = kill_process(pid, Signal::KILL);
             }
             processes::kill_descendants(&[]);
         }

@@ -8,18 +8,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::FdFlags;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 
 use super::kernel::{self, Fork};
 use super::wire::Failure;
 use crate::error::OTHER_WAYS;
+use crate::processes;
 
 /// Either is ready in some 30 ms.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -158,11 +159,11 @@ pub(super) struct Waiting {
 /// What brings traffic out, at work.
 pub(super) struct Running {
     pub(super) tool: Tool,
-    /// A child of this process's.
-    pub(super) pid: Pid,
+    /// A child of this process's, by birth or adopted. `None` if pasta's, which goes
+    /// on in a process of its own making, cannot be known: if the kernel lists no
+    /// children and `/proc` hides them.
+    pub(super) pid: Option<Pid>,
     _alive: OwnedFd,
-    /// pasta's standard output, which would kill it if nobody held the other end.
-    _ready: OwnedFd,
 }
 
 impl Waiting {
@@ -203,22 +204,32 @@ impl Waiting {
 
     /// Lets it begin, and waits until the network works.
     pub(super) fn begin(self) -> Result<Running, Failure> {
-        let ready = rustix::io::write(&self.go, b"g").map_err(io::Error::from);
-        match ready.and_then(|_| wait_for_byte(&self.ready)) {
+        let before = processes::children();
+        let begun = rustix::io::write(&self.go, b"g").map_err(io::Error::from);
+        let ready = begun.and_then(|_| match self.tool {
+            // It goes on in the background once all is ready.
+            Tool::Pasta => wait_for_end(self.pid),
+            Tool::Slirp4netns => wait_for_byte(&self.ready),
+        });
+        match ready {
             Ok(true) => Ok(Running {
                 tool: self.tool,
-                pid: self.pid,
+                pid: match self.tool {
+                    Tool::Pasta => adopted_since(&before),
+                    Tool::Slirp4netns => Some(self.pid),
+                },
                 _alive: self.alive,
-                _ready: self.ready,
             }),
             Ok(false) => Err(self.failed("")),
-            Err(error) => Err(self.failed(&error.to_string())),
+            Err(error) => {
+                // It is still trying. Whoever waits for children takes leave of it.
+                let _ = kill_process(self.pid, Signal::KILL);
+                Err(self.failed(&error.to_string()))
+            }
         }
     }
 
     fn failed(mut self, why: &str) -> Failure {
-        // It may still be trying. Whoever waits for children takes leave of it.
-        let _ = kill_process(self.pid, Signal::KILL);
         let mut said = String::new();
         let _ = self.said.rewind();
         let _ = (&self.said).take(MOST_SAID).read_to_string(&mut said);
@@ -250,17 +261,12 @@ fn become_tool(
     match tool {
         Tool::Pasta => {
             // Without the first five, pasta forwards ports in both directions
-            // and shows the node's loopback as the gateway. In the foreground it
-            // stays our child, which ends by its number and whose end is seen: it
-            // lets nobody look into it, so `/proc` may hide it. Its own number is
-            // what it writes once all is ready.
+            // and shows the node's loopback as the gateway.
             command.args([
                 "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw",
-                "--config-net", "--quiet", "--foreground", "--pid", "/proc/self/fd/1",
-                "--dns-forward",
+                "--config-net", "--quiet", "--dns-forward",
             ]);
             command.arg(tool.dns().to_string()).arg(target);
-            command.stdout(ready);
         }
         Tool::Slirp4netns => {
             for fd in [&ready, &alive] {
@@ -271,14 +277,38 @@ fn become_tool(
             command.arg(format!("--ready-fd={}", ready.as_raw_fd()));
             command.arg(format!("--exit-fd={}", alive.as_raw_fd()));
             command.args([&target, "tap0"]);
-            command.stdout(said.try_clone()?);
         }
     }
     let error = command
         .stdin(Stdio::null())
+        .stdout(said.try_clone()?)
         .stderr(said.try_clone()?)
         .exec();
     Err(error)
+}
+
+/// The child that this process has now and had not before: the orphan of one that
+/// went to the background, which by now is ours. No file is asked for its number, as
+/// a security policy need not let pasta write one anywhere.
+fn adopted_since(before: &[i32]) -> Option<Pid> {
+    let mut new = processes::children().into_iter();
+    new.find(|pid| !before.contains(pid))
+        .and_then(Pid::from_raw)
+}
+
+fn wait_for_end(pid: Pid) -> io::Result<bool> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let ended: Option<(Pid, WaitStatus)> =
+            rustix::process::waitpid(Some(pid), WaitOptions::NOHANG)?;
+        if let Some((_, status)) = ended {
+            return Ok(status.exit_status() == Some(0));
+        }
+        if Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
 }
 
 fn wait_for_byte(from: impl AsFd) -> io::Result<bool> {
