@@ -35,6 +35,46 @@ fn the_apps_exit_code_is_passed_on() {
     }
 }
 
+/// Sends itself descriptors and takes them from nobody, until it is killed.
+const IN_FLIGHT: &str = r#"
+import os, resource, socket, signal
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(4)]
+for sender, _ in pairs:
+    socket.send_fds(sender, [b"x"], [0] * 50)
+open("in-flight", "w").close()
+signal.pause()
+"#;
+
+#[test]
+fn descriptors_that_another_program_of_the_user_has_under_way_cut_no_app_off() {
+    let node = Node::new();
+    let alice = node.user();
+    // What a user may have under way is as many as the program may have open that
+    // sends one more.
+    let few = ["prlimit", "--nofile=64:"];
+    // A connection for each request.
+    let app = APP.replace("HTTP/1.1", "HTTP/1.0");
+    let words = ["--outbound", "none", "--", "python3", "-c", &app];
+    let mut job = alice.start_through(&few, &words);
+    let port = job.ready().port;
+    assert!(get(port, &alice.home, "/", "").is_some());
+    let mut other = alice.run("python3").args(["-c", IN_FLIGHT]).start();
+    eventually("they are under way", PATIENCE, || {
+        alice.home.join("in-flight").exists().then_some(())
+    });
+    // Some sockets lie ready.
+    for _ in 0..3 {
+        assert!(get(port, &alice.home, "/", "").is_some());
+    }
+    other.kill();
+    drop(other);
+    for _ in 0..4 {
+        assert!(get(port, &alice.home, "/", "").is_some());
+    }
+}
+
 #[test]
 fn signals_reach_the_app_and_it_decides() {
     let node = Node::new();
@@ -301,44 +341,4 @@ fn children_of_the_shell_that_became_it_are_left_alone() {
     });
     let left = alice.process("sleep");
     kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
-}
-
-/// Sends itself descriptors and takes them from nobody, until it is killed.
-const IN_FLIGHT: &str = r#"
-import os, resource, socket, signal
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(4)]
-for sender, _ in pairs:
-    socket.send_fds(sender, [b"x"], [0] * 50)
-open("in-flight", "w").close()
-signal.pause()
-"#;
-
-#[test]
-fn descriptors_that_another_program_of_the_user_has_under_way_cut_no_app_off() {
-    let node = Node::new();
-    let alice = node.user();
-    // What a user may have under way is as many as the program may have open that
-    // sends one more.
-    let few = ["prlimit", "--nofile=64:"];
-    // A connection for each request.
-    let app = APP.replace("HTTP/1.1", "HTTP/1.0");
-    let words = ["--outbound", "none", "--", "python3", "-c", &app];
-    let mut job = alice.start_through(&few, &words);
-    let port = job.ready().port;
-    assert!(get(port, &alice.home, "/", "").is_some());
-    let mut other = alice.run("python3").args(["-c", IN_FLIGHT]).start();
-    eventually("they are under way", PATIENCE, || {
-        alice.home.join("in-flight").exists().then_some(())
-    });
-    // Some sockets lie ready.
-    for _ in 0..3 {
-        assert!(get(port, &alice.home, "/", "").is_some());
-    }
-    other.kill();
-    drop(other);
-    for _ in 0..4 {
-        assert!(get(port, &alice.home, "/", "").is_some());
-    }
 }

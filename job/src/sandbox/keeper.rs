@@ -340,7 +340,8 @@ impl Keeper {
         } else {
             // By its number: pasta lets nobody look into it, so `/proc` may hide it.
             if let Some(pid) = self.outbound.as_ref().and_then(|o| o.pid) {
-                let _ = kill_process(pid, Signal::KILL);
+                let pid = nix::unistd::Pid::from_raw(pid.as_raw_nonzero().get());
+                let _ = nix::sys::signal::kill(pid, NixSignal::SIGKILL);
             }
             processes::kill_descendants(&[]);
         }
