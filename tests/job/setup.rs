@@ -105,6 +105,12 @@ impl Drop for Node {
         for covered in [RESOLV_CONF, "/dev/net"] {
             let _ = umount2(covered, MntFlags::MNT_DETACH);
         }
+        // Else what a test shows here would be removed with the directory.
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for point in points.filter(|point| Path::new(point).starts_with(self.dir.path())) {
+            let _ = umount2(point, MntFlags::MNT_DETACH);
+        }
     }
 }
 
