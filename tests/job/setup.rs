@@ -500,12 +500,37 @@ pub(crate) fn processes_of(uid: u32) -> Vec<(i32, String)> {
 /// Kills all of the user's processes at once, as a batch system does with a control
 /// group: none is left to tidy up.
 pub(crate) fn kill_all_at_once(user: &User<'_>) {
-    eventually("all is dead", PATIENCE, || {
-        let all = processes_of(user.uid());
-        for signal in [Signal::STOP, Signal::KILL] {
-            for (pid, _) in &all {
-                let _ = kill_process(Pid::from_raw(*pid).unwrap(), signal);
-            }
+    let field = |pid: i32, name: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let pids = || -> Vec<i32> {
+        let all = processes_of(user.uid()).into_iter();
+        all.map(|(pid, _)| pid).collect()
+    };
+    let signal = |pid: &i32, signal| {
+        let _ = kill_process(Pid::from_raw(*pid).unwrap(), signal);
+    };
+    // Who sees another one die tidies up, so nobody may see it.
+    eventually("all are stopped", PATIENCE, || {
+        let all = pids();
+        all.iter().for_each(|pid| signal(pid, Signal::STOP));
+        all.iter()
+            .all(|pid| field(*pid, "State:").starts_with('T'))
+            .then_some(())
+    });
+    eventually("all are dead", PATIENCE, || {
+        let all = pids();
+        // Those that were not started by one of them last: the kernel lets stopped
+        // ones go on whose parent ends.
+        let child = |pid: &&i32| {
+            let parent = field(**pid, "PPid:").parse();
+            parent.is_ok_and(|parent| all.contains(&parent))
+        };
+        let (below, top): (Vec<_>, Vec<_>) = all.iter().partition(child);
+        for pid in below.into_iter().chain(top) {
+            signal(pid, Signal::KILL);
         }
         all.is_empty().then_some(())
     });
