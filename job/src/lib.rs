@@ -19,6 +19,7 @@ pub mod doctor;
 mod error;
 pub mod headers;
 pub mod node;
+mod owned;
 pub mod ports;
 mod processes;
 mod procnet;

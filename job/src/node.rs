@@ -2,15 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
 
 use ca_core::{Authority, HostName, LeafRequest, PeerName, PortRange, SiteConfig, Ttl, VerifyHost};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::error::{Error, Result};
 
 /// Attempts to find a free port before giving up: all taken is next to
 /// impossible.
 const ATTEMPTS: u32 = 200;
+
+/// How many connections may wait to be taken.
+const BACKLOG: i32 = 1024;
 
 /// The names and addresses under which this node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,22 +155,26 @@ fn interface_addresses() -> Vec<IpAddr> {
     all.into_iter().take(16).collect()
 }
 
-/// Takes a port, from now on and for good: nobody can be in between. Without a
-/// port of the caller's choice, a free one that the portal lets through.
+/// Takes a port, from now on and for good: nobody can be in between. Without an
+/// address of the caller's choice, a free one that the portal lets through, of all
+/// addresses.
 ///
 /// # Errors
 /// [`Error::Listen`].
 pub fn listen(wanted: Option<SocketAddr>, range: PortRange) -> Result<TcpListener> {
-    let address = wanted.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
     let fail = |source: io::Error| Error::Listen {
-        address: address.to_string(),
+        address: wanted.map_or_else(|| "any address".into(), |address| address.to_string()),
         source,
     };
-    if address.port() != 0 {
+    let bind = |port| match wanted {
+        Some(address) => TcpListener::bind((address.ip(), port)),
+        None => bind_everywhere(port),
+    };
+    if let Some(address) = wanted.filter(|address| address.port() != 0) {
         return TcpListener::bind(address).map_err(fail);
     }
     // What the system chooses is seldom one that a site has closed.
-    let listener = TcpListener::bind(address).map_err(fail)?;
+    let listener = bind(0).map_err(fail)?;
     if range.contains(listener.local_addr().map_err(fail)?.port()) {
         return Ok(listener);
     }
@@ -175,12 +184,38 @@ pub fn listen(wanted: Option<SocketAddr>, range: PortRange) -> Result<TcpListene
     for _ in 0..ATTEMPTS {
         let offset = crate::random::<4>().map(u32::from_ne_bytes)? % count;
         let port = range.first() + u16::try_from(offset).unwrap_or(0);
-        match TcpListener::bind((address.ip(), port)) {
+        match bind(port) {
             Ok(listener) => return Ok(listener),
             Err(e) => last = e,
         }
     }
     Err(fail(last))
+}
+
+/// By IPv4 and by IPv6 at once: where only one of the two is taken, another user can
+/// have the other, and with it what comes for us by a name that has both.
+fn bind_everywhere(port: u16) -> io::Result<TcpListener> {
+    match bind_both(port) {
+        Ok(listener) => Ok(listener),
+        // Nobody has what is not there.
+        Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::NOPROTOOPT) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn bind_both(port: u16) -> rustix::io::Result<TcpListener> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::INET6, SocketType::STREAM, flags, None)?;
+    // Whatever net.ipv6.bindv6only says.
+    sockopt::set_ipv6_v6only(&socket, false)?;
+    // As the standard library: connections of a program before us are in no one's way.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    let address = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0);
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]
@@ -251,6 +286,12 @@ mod tests {
         let listener = listen(None, range).unwrap();
         let address = listener.local_addr().unwrap();
         assert!(range.contains(address.port()));
+        for taken in [
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())),
+            SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
+        ] {
+            assert_eq!(listen(Some(taken), range).unwrap_err().code(), "listen");
+        }
         let taken = listen(Some(address), range).unwrap_err();
         assert_eq!(taken.code(), "listen");
         assert!(taken.hint().unwrap().contains("--listen"));

@@ -4,6 +4,7 @@
 //! system makes none, the tree that this process is in. Only the caller's own
 //! processes can be looked into.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::net::SocketAddr;
@@ -140,10 +141,14 @@ fn of_processes(wanted: &[Stat]) -> Vec<Port> {
             continue;
         };
         let private = own.as_ref() != Some(&network);
-        let listening = networks.entry(network).or_insert_with(|| {
-            let all = procnet::of_process(process.pid).unwrap_or_default();
-            all.into_iter().map(|l| (l.inode, l)).collect()
-        });
+        let listening = match networks.entry(network) {
+            Entry::Occupied(known) => known.into_mut(),
+            // A process that ends this moment must not hide what others have there.
+            Entry::Vacant(new) => match procnet::of_process(process.pid) {
+                Some(all) => new.insert(all.into_iter().map(|l| (l.inode, l)).collect()),
+                None => continue,
+            },
+        };
         let mut mine: Vec<&Listening> = sockets_of(process.pid)
             .iter()
             .filter_map(|inode| listening.get(inode))

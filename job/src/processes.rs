@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, test_kill_process};
 
 /// How long what was killed may take to be gone.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -22,7 +23,8 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
-    /// Reads that of a process; `None` if there is none.
+    /// Reads that of a process; `None` if there is none, or if this process may
+    /// not see it: see [`Seen`].
     pub(crate) fn of(pid: i32) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
@@ -42,6 +44,36 @@ impl Stat {
             start_time: fields.get(19)?.parse().ok()?,
             is_zombie: matches!(fields.first(), Some(&"Z" | &"X")),
         })
+    }
+}
+
+/// What can be known of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// There is none of this number.
+    Gone,
+    /// There is one, of which `/proc` shows nothing: with the option hidepid it
+    /// hides what cannot be looked into, and a supervisor cannot.
+    Hidden,
+    /// There is one.
+    There(Stat),
+}
+
+impl Seen {
+    /// Looks for a process. `/proc` alone cannot tell hidden from gone; a signal
+    /// that is never sent can.
+    pub(crate) fn of(pid: i32) -> Self {
+        if let Some(stat) = Stat::of(pid) {
+            return Seen::There(stat);
+        }
+        let Some(number) = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw) else {
+            return Seen::Gone;
+        };
+        match test_kill_process(number) {
+            Err(Errno::SRCH) => Seen::Gone,
+            // Also that of another user, who may have got the number since.
+            Ok(()) | Err(_) => Seen::Hidden,
+        }
     }
 }
 
@@ -74,14 +106,37 @@ pub(crate) fn descendants(of: i32, among: &[Stat]) -> Vec<Stat> {
     found
 }
 
-/// This process's own children.
+/// This process's own children. The kernel lists them to their parent also where
+/// `/proc` hides them; where it lists none, they are looked for.
 pub(crate) fn children() -> Vec<i32> {
-    let me = getpid().as_raw_nonzero().get();
-    all()
-        .iter()
-        .filter(|p| p.parent == me)
-        .map(|p| p.pid)
-        .collect()
+    listed_children().unwrap_or_else(|| {
+        let me = getpid().as_raw_nonzero().get();
+        let everything = all();
+        let mine = everything.iter().filter(|p| p.parent == me);
+        mine.map(|p| p.pid).collect()
+    })
+}
+
+/// `None` for a kernel without `CONFIG_PROC_CHILDREN`.
+fn listed_children() -> Option<Vec<i32>> {
+    let mut pids = Vec::new();
+    for thread in fs::read_dir("/proc/self/task").ok()? {
+        let list = thread.ok()?.path().join("children");
+        match fs::read_to_string(list) {
+            Ok(text) => pids.extend(text.split_ascii_whitespace().filter_map(number)),
+            // Without the file there is none for this thread itself either; a
+            // thread that has ended has handed its children to another.
+            Err(_) if pids.is_empty() => {
+                fs::metadata("/proc/thread-self/children").ok()?;
+            }
+            Err(_) => {}
+        }
+    }
+    Some(pids)
+}
+
+fn number(text: &str) -> Option<i32> {
+    text.parse().ok()
 }
 
 /// Ends every process below this one, but for those of `spared` and what is
@@ -96,18 +151,24 @@ pub(crate) fn kill_descendants(spared: &[i32]) {
         for pid in spared {
             safe.extend(descendants(*pid, &everything).iter().map(|p| p.pid));
         }
-        let mut below = descendants(me, &everything);
-        below.retain(|p| !safe.contains(&p.pid) && !p.is_zombie);
+        let visible = descendants(me, &everything);
+        let mut below: Vec<i32> = visible
+            .iter()
+            .filter(|p| !p.is_zombie)
+            .map(|p| p.pid)
+            .collect();
+        // What is below a hidden one comes to us when that one has ended.
+        let hidden = children().into_iter();
+        below.extend(hidden.filter(|pid| !everything.iter().any(|p| p.pid == *pid)));
+        below.retain(|pid| !safe.contains(pid));
         if below.is_empty() || Instant::now() > deadline {
             return;
         }
         // All stopped before the first dies, so that none makes new ones
         // meanwhile.
         for signal in [Signal::STOP, Signal::KILL] {
-            for process in &below {
-                if let Some(pid) = Pid::from_raw(process.pid) {
-                    let _ = kill_process(pid, signal);
-                }
+            for pid in below.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+                let _ = kill_process(pid, signal);
             }
         }
         while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
@@ -135,6 +196,35 @@ mod tests {
         let me = getpid().as_raw_nonzero().get();
         assert_eq!(Stat::of(me).unwrap().pid, me);
         assert_eq!(Stat::of(i32::MAX), None);
+        assert_eq!(Seen::of(me), Seen::There(Stat::of(me).unwrap()));
+        for none in [i32::MAX, 0, -1] {
+            assert_eq!(Seen::of(none), Seen::Gone);
+        }
         assert_eq!(Stat::parse(""), None);
+    }
+
+    #[test]
+    fn a_child_is_listed_whichever_thread_has_started_it() {
+        let spawn = || {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("60").spawn().unwrap()
+        };
+        // A child that is started by another thread stays that thread's.
+        let (say, said) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            say.send(spawn()).unwrap();
+            let _ = ended.recv();
+        });
+        let mut both = [spawn(), said.recv().unwrap()];
+        let found = children();
+        for child in &mut both {
+            let pid = i32::try_from(child.id()).unwrap();
+            assert!(found.contains(&pid), "{found:?}");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        drop(end);
+        other.join().unwrap();
     }
 }

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use ca_core::store::{Access, Dir, Durability};
 
 use crate::error::{Error, Result};
+use crate::owned;
+
+/// Largest file that is looked into, in bytes. Ours have about 100.
+const MAX_FILE: u64 = 4096;
 
 /// Where an app can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,17 +90,27 @@ impl PublishFile {
         Ok(())
     }
 
-    /// Takes it away, unless another session has written it since.
+    /// Takes it away, whatever its mode is by now, unless another session has
+    /// written it since.
     ///
     /// # Errors
     /// [`Error::Core`].
     pub fn remove(&self, session: &str) -> Result<()> {
         let dir = Dir::open(&self.dir)?;
-        let content = dir.read(&self.name, Access::Private, 4096)?;
-        if content.is_some_and(|text| String::from_utf8_lossy(&text).contains(session)) {
+        let content = owned::look(&dir, &self.name, MAX_FILE).and_then(|file| file.content);
+        if content.is_some_and(|text| self.names(session, &String::from_utf8_lossy(&text))) {
             dir.remove(&self.name)?;
         }
         Ok(())
+    }
+
+    fn names(&self, session: &str, text: &str) -> bool {
+        if self.json {
+            let value: Option<serde_json::Value> = serde_json::from_str(text).ok();
+            return value.is_some_and(|value| value["session"] == session);
+        }
+        let line = session_line(session);
+        text.lines().any(|other| other == line)
     }
 }
 
@@ -116,8 +130,12 @@ fn yaml(connection: &Connection) -> String {
     let mut text = String::from("---\n");
     let _ = writeln!(text, "host: \"{}\"", connection.host);
     let _ = writeln!(text, "port: {}", connection.port);
-    let _ = writeln!(text, "session: \"{}\"", connection.session);
+    let _ = writeln!(text, "{}", session_line(&connection.session));
     text
+}
+
+fn session_line(session: &str) -> String {
+    format!("session: \"{session}\"")
 }
 
 #[cfg(test)]
@@ -168,5 +186,27 @@ mod tests {
         file.remove("second").unwrap();
         assert!(!path.exists());
         file.remove("second").unwrap();
+    }
+
+    #[test]
+    fn what_a_chmod_has_opened_is_removed_all_the_same() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["c.yml", "c.json"] {
+            let path = dir.path().join(name);
+            let file = PublishFile::parse(&path).unwrap();
+            for mode in [0o644, 0o666] {
+                file.write(&connection("ab12")).unwrap();
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+                file.remove("ab1").unwrap();
+                assert!(path.exists());
+                file.remove("ab12").unwrap();
+                assert!(!path.exists(), "{name} {mode:o}");
+            }
+            // What it leads to is not ours to remove.
+            std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+            file.remove("ab12").unwrap();
+            assert!(path.is_symlink());
+        }
     }
 }

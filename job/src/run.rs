@@ -106,7 +106,12 @@ pub enum Notice {
 pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static) -> Result<u8> {
     let network = check(&request, &notice)?;
     let registry = Registry::for_user()?;
-    registry.prune(now())?;
+    registry.check()?;
+    if let Err(error) = registry.prune(now()) {
+        notice(Notice::Degraded(format!(
+            "what is left of older sessions stays: {error}"
+        )));
+    }
     let mut node = Node::current(&request.site);
     if let Some(address) = request.listen {
         node = node.listening_at(address.ip());

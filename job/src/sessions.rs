@@ -3,13 +3,15 @@
 //! up: `<host>:<port>`.
 //!
 //! Jobs are killed, nodes crash: a record may outlive what it names. Each holds
-//! what it takes to see that, and whoever lists records prunes what is stale.
+//! what it takes to see that, and whoever lists records prunes what is stale. What
+//! the portal asks is only whether the file is there, so one that nobody can read
+//! any more goes too, in time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ca_core::HostName;
 use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX};
@@ -17,13 +19,15 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
 use crate::error::{Error, Result};
-use crate::processes::Stat;
+use crate::owned::{self, Owned};
+use crate::processes::{Seen, Stat};
 use crate::scheduler::{Job, Scheduler};
 
 /// Largest record that is read, in bytes. Ours have about 400.
-const MAX_RECORD: usize = 16 * 1024;
+const MAX_RECORD: u16 = 16 * 1024;
 
-/// What an interrupted writer has left is removed after this time.
+/// What an interrupted writer has left, or is no record and is named like one, is
+/// removed after this time.
 const LEFTOVER: Duration = Duration::hours(1);
 
 /// The process that holds a session, named so that no other is taken for it.
@@ -39,22 +43,31 @@ pub struct Holder {
     pub pid: i32,
     /// When it started, in clock ticks since the node did.
     pub start_time: u64,
+    /// The addresses of the node's network cards: another node may have its name.
+    #[serde(default)]
+    pub cards: Vec<String>,
 }
 
 impl Holder {
     /// This process, or another one that it can see.
     ///
     /// # Errors
-    /// [`Error::BadArgument`] if there is no such process.
+    /// [`Error::BadArgument`] if there is no such process, or nothing can be known
+    /// of it.
     pub fn of(pid: i32) -> Result<Self> {
-        let stat = Stat::of(pid).ok_or_else(|| {
+        let unusable = |why| {
             Error::argument(
                 "process",
                 &pid.to_string(),
-                "there is none with this number here",
+                why,
                 "give the number of the process that serves the port",
             )
-        })?;
+        };
+        let stat: Stat = match Seen::of(pid) {
+            Seen::There(stat) => stat,
+            Seen::Hidden => return Err(unusable("this node hides it from you")),
+            Seen::Gone => return Err(unusable("there is none with this number here")),
+        };
         let here = Here::look();
         Ok(Holder {
             node: here.node,
@@ -62,6 +75,7 @@ impl Holder {
             pid_namespace: here.pid_namespace,
             pid,
             start_time: stat.start_time,
+            cards: here.cards,
         })
     }
 
@@ -80,6 +94,7 @@ struct Here {
     node: String,
     boot_id: String,
     pid_namespace: String,
+    cards: Vec<String>,
 }
 
 impl Here {
@@ -94,8 +109,30 @@ impl Here {
             node,
             boot_id: boot.unwrap_or_default().trim().to_owned(),
             pid_namespace: pids.unwrap_or_default().to_string_lossy().into_owned(),
+            cards: cards(Path::new("/sys/class/net")),
         }
     }
+}
+
+/// The addresses that the makers of this node's network cards gave them. No other
+/// node has them, which cannot be said of names (`localhost`) nor of the machine-id,
+/// which a cluster's image may bring; and they stay when the node is restarted.
+fn cards(class: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(class).into_iter().flatten();
+    let address = |entry: std::io::Result<std::fs::DirEntry>| {
+        let interface = entry.ok()?.path();
+        let read = |name| std::fs::read_to_string(interface.join(name)).ok();
+        // Ethernet, of a device: what software makes has none.
+        if read("type")?.trim() != "1" || !interface.join("device").exists() {
+            return None;
+        }
+        let address = read("address")?.trim().to_owned();
+        let first = u8::from_str_radix(address.get(..2)?, 16).ok()?;
+        // The second bit: chosen by whoever set it up, and perhaps everywhere the same.
+        (first & 2 == 0 && address != "00:00:00:00:00:00").then_some(address)
+    };
+    let all: BTreeSet<String> = entries.filter_map(address).collect();
+    all.into_iter().collect()
 }
 
 /// The job that a session belongs to.
@@ -177,6 +214,24 @@ pub struct Session {
     pub state: State,
 }
 
+/// What was removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Sessions that are over.
+    pub sessions: Vec<Session>,
+    /// `host:port`, of files that are no records and not new any more.
+    pub unreadable: Vec<String>,
+}
+
+/// What was taken away on request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unregistered {
+    /// `host:port`, each the name of a file.
+    pub names: Vec<String>,
+    /// `None` if what was there is no record.
+    pub session: Option<Session>,
+}
+
 /// A random identifier: 32 hexadecimal digits.
 ///
 /// # Errors
@@ -206,6 +261,15 @@ impl Registry {
     #[must_use]
     pub fn in_home(home: PathBuf) -> Self {
         Registry { home }
+    }
+
+    /// Whether it is there and safe, or not there yet: before an app is started
+    /// for nothing.
+    ///
+    /// # Errors
+    /// [`Error::Core`] if others may write to it, or it is no directory of ours.
+    pub fn check(&self) -> Result<()> {
+        self.open().map(drop)
     }
 
     fn create(&self) -> Result<Dir> {
@@ -240,8 +304,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Takes a session away under these names, unless another one has taken
-    /// its place there. How many files that were.
+    /// Takes a session away under these names, whatever mode its files have by
+    /// now, unless another one has taken its place there. How many files that were.
     ///
     /// # Errors
     /// [`Error::Core`].
@@ -252,7 +316,7 @@ impl Registry {
         let mut removed = 0;
         for host in hosts {
             let name = file_name(host, port)?;
-            if read(&dir, &name)?.is_some_and(|record| record.session == session)
+            if read_whatever_mode(&dir, &name).is_some_and(|record| record.session == session)
                 && dir.remove(&name)?
             {
                 removed += 1;
@@ -262,20 +326,33 @@ impl Registry {
     }
 
     /// Takes the session away that is registered at this place, under all its
-    /// names.
+    /// names; or what is there without being a record, as the portal would take it
+    /// for one.
     ///
     /// # Errors
     /// [`Error::NotRegistered`]; [`Error::BadArgument`]; [`Error::Core`].
-    pub fn unregister(&self, host: &str, port: u16) -> Result<Session> {
+    pub fn unregister(&self, host: &str, port: u16) -> Result<Unregistered> {
         let wanted = file_name(host, port)?;
         let all = self.list(OffsetDateTime::now_utc())?;
-        let found = all.into_iter().find(|s| s.names.contains(&wanted));
-        let session = found.ok_or_else(|| Error::NotRegistered {
-            host: host.to_owned(),
-            port,
-        })?;
-        self.drop_names(&session)?;
-        Ok(session)
+        if let Some(session) = all.into_iter().find(|s| s.names.contains(&wanted)) {
+            self.drop_names(&session)?;
+            return Ok(Unregistered {
+                names: session.names.clone(),
+                session: Some(session),
+            });
+        }
+        let dir = self.open()?;
+        let there = dir.filter(|dir| owned::look(dir, &wanted, 0).is_some());
+        match there.map(|dir| dir.remove(&wanted)).transpose()? {
+            Some(true) => Ok(Unregistered {
+                names: vec![wanted],
+                session: None,
+            }),
+            _ => Err(Error::NotRegistered {
+                host: host.to_owned(),
+                port,
+            }),
+        }
     }
 
     /// Looks again at each file first: since it was listed, a new job may have
@@ -285,7 +362,8 @@ impl Registry {
             return Ok(());
         };
         for name in &session.names {
-            if read(&dir, name)?.is_some_and(|r| r.session == session.record.session) {
+            let record = read_whatever_mode(&dir, name);
+            if record.is_some_and(|r| r.session == session.record.session) {
                 dir.remove(name)?;
             }
         }
@@ -327,12 +405,12 @@ impl Registry {
         Ok(all)
     }
 
-    /// Removes what is stale, and what interrupted writers have left. What was
-    /// removed.
+    /// Removes what is stale, what interrupted writers have left, and what is named
+    /// like a record and has not been one for an hour.
     ///
     /// # Errors
     /// [`Error::Core`].
-    pub fn prune(&self, now: OffsetDateTime) -> Result<Vec<Session>> {
+    pub fn prune(&self, now: OffsetDateTime) -> Result<Pruned> {
         self.prune_asking(now, |_| false)
     }
 
@@ -345,7 +423,7 @@ impl Registry {
         &self,
         now: OffsetDateTime,
         has_ended: impl Fn(&JobId) -> bool,
-    ) -> Result<Vec<Session>> {
+    ) -> Result<Pruned> {
         let mut stale = self.list(now)?;
         for session in &mut stale {
             let job = session.record.job.as_ref();
@@ -357,27 +435,42 @@ impl Registry {
         for session in &stale {
             self.drop_names(session)?;
         }
-        self.remove_leftovers(now)?;
-        Ok(stale)
+        Ok(Pruned {
+            sessions: stale,
+            unreadable: self.remove_leftovers(now)?,
+        })
     }
 
-    fn remove_leftovers(&self, now: OffsetDateTime) -> Result<()> {
+    /// What is no regular file is somebody's work and not ours to remove.
+    fn remove_leftovers(&self, now: OffsetDateTime) -> Result<Vec<String>> {
         let Some(dir) = self.open()? else {
-            return Ok(());
+            return Ok(Vec::new());
         };
+        let here = Here::look();
+        let mut unreadable = Vec::new();
         for name in dir.names()? {
-            let Some(name) = name.to_str().filter(|n| n.starts_with(TEMPORARY_PREFIX)) else {
+            let Some(name) = name.to_str() else {
                 continue;
             };
-            let meta = std::fs::symlink_metadata(dir.path().join(name));
-            let old = meta
-                .and_then(|m| m.modified())
-                .is_ok_and(|at| now - OffsetDateTime::from(at) > LEFTOVER);
-            if old {
+            let temporary = name.starts_with(TEMPORARY_PREFIX);
+            if !temporary && (!is_file_name(name) || matches!(read(&dir, name), Ok(Some(_)))) {
+                continue;
+            }
+            let file = owned::look(&dir, name, MAX_RECORD.into());
+            let Some(file) = file.filter(|f| now - f.modified > LEFTOVER) else {
+                continue;
+            };
+            // A record that others may write is not believed, but its app may run.
+            let live = parse(&file).is_some_and(|r| judge(&r, &here, now) == State::Live);
+            if temporary || !live {
                 dir.remove(name)?;
             }
+            if !temporary && !live {
+                unreadable.push(name.to_owned());
+            }
         }
-        Ok(())
+        unreadable.sort();
+        Ok(unreadable)
     }
 }
 
@@ -403,26 +496,40 @@ fn is_file_name(name: &str) -> bool {
     parsed.is_some_and(|parsed| parsed == name)
 }
 
-/// `None` if there is none or it is no record.
+/// `None` if there is none or it is no record. Others may read it, after a restore
+/// say, but not write it.
 fn read(dir: &Dir, name: &str) -> Result<Option<Record>> {
-    let text = dir.read(name, Access::Private, MAX_RECORD)?;
+    let text = dir.read(name, Access::Public, MAX_RECORD.into())?;
     Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+}
+
+/// For what is removed by what it says: `None` if there is none or it is no record.
+fn read_whatever_mode(dir: &Dir, name: &str) -> Option<Record> {
+    owned::look(dir, name, MAX_RECORD.into()).and_then(|file| parse(&file))
+}
+
+fn parse(file: &Owned) -> Option<Record> {
+    serde_json::from_slice(file.content.as_ref()?).ok()
 }
 
 fn judge(record: &Record, here: &Here, now: OffsetDateTime) -> State {
     if let Some(holder) = record.holder.as_ref().filter(|h| h.node == here.node) {
         if holder.boot_id != here.boot_id {
-            return State::Restarted;
-        }
-        // A process of another namespace, such as a container, has a number
-        // that means nothing here.
-        if holder.pid_namespace == here.pid_namespace {
-            let same = |stat: Stat| stat.start_time == holder.start_time && !stat.is_zombie;
-            return if Stat::of(holder.pid).is_some_and(same) {
-                State::Live
-            } else {
-                State::ProcessGone
-            };
+            // Restarted, or another node of this name, where it may be at work.
+            if !here.cards.is_empty() && holder.cards == here.cards {
+                return State::Restarted;
+            }
+        } else if holder.pid_namespace == here.pid_namespace {
+            // A process of another namespace, such as a container, has a number
+            // that means nothing here.
+            let same = |stat: &Stat| stat.start_time == holder.start_time && !stat.is_zombie;
+            match Seen::of(holder.pid) {
+                Seen::There(stat) if same(&stat) => return State::Live,
+                Seen::There(_) | Seen::Gone => return State::ProcessGone,
+                // It holds a key, so nobody can look into it, and this node shows
+                // nobody what they cannot look into.
+                Seen::Hidden => {}
+            }
         }
     }
     if record.expires <= now {
@@ -483,7 +590,8 @@ mod tests {
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].record, record("a"));
         assert_eq!(all[0].names.len(), 3);
-        assert_eq!(registry.unregister("n1", 4000).unwrap().names.len(), 3);
+        let taken = registry.unregister("n1", 4000).unwrap();
+        assert_eq!((taken.names.len(), taken.session.is_some()), (3, true));
         assert_eq!(registry.list(NOW).unwrap(), []);
         let error = registry.unregister("n1", 4000).unwrap_err();
         assert_eq!(error.code(), "not-registered");
@@ -527,8 +635,6 @@ mod tests {
         let (_home, registry) = registry();
         let mut gone = record("gone");
         gone.holder.as_mut().unwrap().start_time += 1;
-        let mut restarted = record("restarted");
-        restarted.holder.as_mut().unwrap().boot_id = "before".into();
         let mut elsewhere = record("elsewhere");
         elsewhere.holder.as_mut().unwrap().node = "n2".into();
         let mut container = record("container");
@@ -543,48 +649,168 @@ mod tests {
             expires: NOW,
             ..record("extended")
         };
-        let all = [gone, restarted, elsewhere, container, expired, extended];
+        let all = [gone, elsewhere, container, expired, extended];
         for (port, one) in (5000..).zip(all) {
             let one = Record { port, ..one };
             registry.register(&one, &["n1".into()]).unwrap();
         }
         let pruned = registry.prune(NOW).unwrap();
+        assert_eq!(pruned.unreadable, [""; 0]);
         let mut pruned: Vec<_> = pruned
+            .sessions
             .iter()
             .map(|s| (&*s.record.session, s.state))
             .collect();
         pruned.sort_by_key(|(name, _)| *name);
         assert_eq!(
             pruned,
-            [
-                ("expired", State::Expired),
-                ("gone", State::ProcessGone),
-                ("restarted", State::Restarted)
-            ]
+            [("expired", State::Expired), ("gone", State::ProcessGone)]
         );
         assert_eq!(registry.list(NOW).unwrap().len(), 3);
     }
 
     #[test]
-    fn what_is_no_record_is_passed_over() {
+    fn a_node_of_the_same_name_is_not_taken_for_this_one_restarted() {
+        let here = Here {
+            cards: vec!["00:25:90:00:00:01".into(), "00:25:90:00:00:02".into()],
+            ..Here::look()
+        };
+        let judged = |boot: &str, cards: &[&str], at| {
+            let mut record = record("a");
+            let holder = record.holder.as_mut().unwrap();
+            holder.boot_id = boot.into();
+            holder.cards = cards.iter().map(ToString::to_string).collect();
+            judge(&record, &here, at)
+        };
+        let ours: Vec<&str> = here.cards.iter().map(String::as_str).collect();
+        assert_eq!(judged("before", &ours, NOW), State::Restarted);
+        let others: [&[&str]; 3] = [&[], &ours[..1], &["00:25:90:00:00:09"]];
+        for cards in others {
+            assert_eq!(judged("another", cards, NOW), State::Live, "{cards:?}");
+            let later = NOW + Duration::hours(2);
+            assert_eq!(judged("another", cards, later), State::Expired);
+        }
+        // Where nothing tells this node from others, nothing says that it is the one.
+        let nameless = Here {
+            cards: Vec::new(),
+            ..here.clone()
+        };
+        let mut before = record("a");
+        let holder = before.holder.as_mut().unwrap();
+        (holder.boot_id, holder.cards) = ("before".into(), Vec::new());
+        assert_eq!(judge(&before, &nameless, NOW), State::Live);
+        // A record from before there were any.
+        let mut value = serde_json::to_value(&before).unwrap();
+        value["holder"].as_object_mut().unwrap().remove("cards");
+        assert_eq!(serde_json::from_value::<Record>(value).unwrap(), before);
+    }
+
+    #[test]
+    fn only_addresses_that_a_maker_gave_name_the_node() {
+        let class = tempfile::tempdir().unwrap();
+        for (name, kind, address, device) in [
+            ("eth1", "1", "ac:1f:6b:00:00:02", true),
+            ("eth0", "1", "ac:1f:6b:00:00:01", true),
+            ("lo", "772", "00:00:00:00:00:00", false),
+            ("ib0", "32", "80:00:02:08", true),
+            ("docker0", "1", "02:42:ac:11:00:02", false),
+            ("bond0", "1", "ac:1f:6b:00:00:01", false),
+            ("usb0", "1", "be:3a:f2:b6:05:9f", true),
+            ("down", "1", "00:00:00:00:00:00", true),
+        ] {
+            let interface = class.path().join(name);
+            std::fs::create_dir(&interface).unwrap();
+            std::fs::write(interface.join("type"), format!("{kind}\n")).unwrap();
+            std::fs::write(interface.join("address"), format!("{address}\n")).unwrap();
+            if device {
+                std::fs::create_dir(interface.join("device")).unwrap();
+            }
+        }
+        assert_eq!(
+            cards(class.path()),
+            ["ac:1f:6b:00:00:01", "ac:1f:6b:00:00:02"]
+        );
+        assert_eq!(cards(&class.path().join("none")), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_no_record_is_passed_over_and_removed_in_time() {
         let (home, registry) = registry();
         registry.register(&record("a"), &hosts()).unwrap();
         let dir = home.path().join(".ood/sessions");
         for (name, text) in [
             ("n2:1", "{}"),
             ("n3:1", "garbage"),
+            ("n6:1", ""),
             ("README", "x"),
             ("n4:x", ""),
+            (".tmp-n1:4000-1", ""),
         ] {
             std::fs::write(dir.join(name), text).unwrap();
         }
         std::os::unix::fs::symlink("/etc/passwd", dir.join("n5:1")).unwrap();
-        std::fs::write(dir.join(".tmp-n1:4000-1"), "").unwrap();
+        for name in ["n7:1", ".tmp-x"] {
+            std::fs::create_dir(dir.join(name)).unwrap();
+        }
         assert_eq!(registry.list(NOW).unwrap().len(), 1);
-        registry
-            .prune(OffsetDateTime::now_utc() + Duration::hours(2))
-            .unwrap();
-        assert!(!dir.join(".tmp-n1:4000-1").exists());
-        assert!(dir.join("README").exists());
+        let before: BTreeSet<_> = names_in(&dir);
+        let now = OffsetDateTime::now_utc();
+        assert_eq!(registry.prune(now).unwrap(), Pruned::default());
+        assert_eq!(names_in(&dir), before);
+        let pruned = registry.prune(now + Duration::hours(2)).unwrap();
+        assert_eq!(pruned.sessions, []);
+        assert_eq!(pruned.unreadable, ["n2:1", "n3:1", "n6:1"]);
+        let left = names_in(&dir);
+        let gone: Vec<_> = before.difference(&left).map(String::as_str).collect();
+        assert_eq!(gone, [".tmp-n1:4000-1", "n2:1", "n3:1", "n6:1"]);
+    }
+
+    fn names_in(dir: &Path) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let name = |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name();
+        entries.map(|e| name(e).into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_no_record_is_taken_away_on_request() {
+        let (home, registry) = registry();
+        registry.register(&record("a"), &hosts()).unwrap();
+        let dir = home.path().join(".ood/sessions");
+        std::fs::write(dir.join("n2:1"), "").unwrap();
+        let taken = registry.unregister("n2", 1).unwrap();
+        assert_eq!((&*taken.names, taken.session), (&["n2:1".into()][..], None));
+        assert!(!dir.join("n2:1").exists());
+        std::fs::create_dir(dir.join("n2:1")).unwrap();
+        let error = registry.unregister("n2", 1).unwrap_err();
+        assert_eq!(error.code(), "not-registered");
+    }
+
+    #[test]
+    fn a_mode_that_somebody_has_changed_keeps_no_record_for_ever() {
+        use std::os::unix::fs::PermissionsExt;
+        let (home, registry) = registry();
+        let dir = home.path().join(".ood/sessions");
+        let (mut gone, live) = (record("gone"), record("live"));
+        gone.holder.as_mut().unwrap().start_time += 1;
+        gone.port = 5000;
+        let chmod = |name: &str, mode| {
+            let mode = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(dir.join(name), mode).unwrap();
+        };
+        let later = OffsetDateTime::now_utc() + Duration::hours(2);
+        for mode in [0o644, 0o666] {
+            for one in [&gone, &live] {
+                registry.register(one, &["n1".into()]).unwrap();
+                chmod(&format!("n1:{}", one.port), mode);
+            }
+            registry.prune(later).unwrap();
+            // Its app runs, so the portal must find it.
+            assert_eq!(names_in(&dir), ["n1:4000".to_owned()].into(), "{mode:o}");
+            assert_eq!(registry.remove("live", &["n1".into()], 4000).unwrap(), 1);
+        }
+        // Others may read it: no reason not to list it.
+        registry.register(&live, &["n1".into()]).unwrap();
+        chmod("n1:4000", 0o644);
+        assert_eq!(registry.list(NOW).unwrap().len(), 1);
     }
 }

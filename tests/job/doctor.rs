@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
+use ood_ca_tests::eventually;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::setup::{Node, User};
+use crate::setup::{Node, PATIENCE, User, processes_of};
 
 fn examined(user: &User<'_>, code: i32) -> Value {
     let outcome = user.ood_job(["doctor", "--json"]).output();
@@ -31,6 +33,24 @@ fn where_all_is_allowed_the_private_network_is_advised_and_it_works() {
     assert_eq!(report["command"], "ood-job run");
     assert_eq!(verdict(&report, "private network"), "ok");
     assert!(crate::setup::processes_of(alice.uid()).is_empty());
+}
+
+#[test]
+fn it_waits_for_nothing_that_it_has_not_started() {
+    let node = Node::new();
+    let alice = node.user();
+    // Its children are ours by then, and theirs come to us.
+    let script = "sleep 600 & sh -c 'sleep 600 & sleep 0.01' & exec \"$0\" doctor";
+    let run = alice.run("sh").args(["-c", script]).args([alice.program()]);
+    let mut doctor = run.start();
+    eventually("it ends", PATIENCE, || doctor.has_ended().then_some(()));
+    let left = processes_of(alice.uid());
+    for (pid, _) in &left {
+        let _ = kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL);
+    }
+    doctor.wait().assert_ok();
+    assert!(left.iter().all(|(_, name)| name == "sleep"), "{left:?}");
+    assert_eq!(left.len(), 2, "{left:?}");
 }
 
 #[test]

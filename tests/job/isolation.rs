@@ -5,9 +5,10 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 
+use ood_ca_tests::eventually;
 use serde_json::Value;
 
-use crate::setup::{APP, Job, NODE, Node, User, ask, get, processes_of};
+use crate::setup::{APP, Job, NODE, Node, PATIENCE, User, ask, get, processes_of};
 
 /// What a user of the node can try against a process and a port. One JSON
 /// object: for each attempt what it gained, or null.
@@ -125,6 +126,91 @@ fn another_user_of_the_node_gets_nothing_and_the_owner_everything_but_the_keys()
     for name in ["loopback", "abstract-socket", "environment", "memory"] {
         assert!(gained(&inside).contains(&name), "{name}: {inside}");
     }
+}
+
+#[test]
+fn the_port_is_taken_by_ipv4_and_ipv6_at_once() {
+    let node = Node::new();
+    let (alice, bob) = (node.user(), node.user());
+    let log = alice.home.join("access.log");
+    let flags = format!("--outbound none --access-log {}", log.display());
+    let mut job = alice.job(&flags, APP);
+    let port = job.ready().port;
+    let script = format!(
+        r#"
+import socket
+for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET6, "::1"), (socket.AF_INET, "0.0.0.0")):
+    s = socket.socket(family)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try: s.bind((address, {port})); s.listen(); print("got", address)
+    except OSError as error: print(error.strerror)
+"#
+    );
+    let run = |user: &User<'_>| user.run("python3").args(["-c", &script]).output();
+    let said = run(&bob).assert_ok().stdout;
+    assert_eq!(said, "Address already in use\n".repeat(3));
+    // Who comes by IPv4 is shown as such.
+    assert!(get(port, &alice.home, "/", "").is_some());
+    let logged = eventually("the request is logged", PATIENCE, || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.contains("peer=").then_some(text)
+    });
+    assert!(logged.contains("peer=127.0.0.1:"), "{logged}");
+    drop(job);
+    let said = run(&bob).assert_ok().stdout;
+    assert!(said.contains("got ::\n"), "{said}");
+}
+
+#[test]
+fn an_access_log_is_no_file_that_somebody_else_has_put_there() {
+    let node = Node::new();
+    let (alice, bob) = (node.user(), node.user());
+    let shared = node.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    // As /tmp, but that what others made there may be opened at all.
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let own = alice.home.join("notes");
+    std::fs::write(&own, "alice's own\n").unwrap();
+    std::os::unix::fs::chown(&own, Some(alice.uid()), Some(alice.uid())).unwrap();
+    let script = format!(
+        "cd {} && umask 0 && touch file && ln -s {} link && mkfifo fifo && mkfifo read && mkdir dir",
+        shared.display(),
+        own.display()
+    );
+    bob.run("sh").args(["-c", &script]).output().assert_ok();
+    let read = bob.run("cat").args([shared.join("read")]).start();
+    let take = |name: &str| {
+        let flags = format!(
+            "--outbound none --access-log {}",
+            shared.join(name).display()
+        );
+        let mut job = alice.job(&flags, "print('started')");
+        let code = job.code();
+        (code, job.said())
+    };
+    for name in ["file", "link", "fifo", "read", "dir"] {
+        let (code, said) = take(name);
+        assert_eq!(code, 125, "{name}: {said}");
+        assert!(!said.contains("started"), "{name}: {said}");
+    }
+    drop(read);
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), "alice's own\n");
+    assert_eq!(std::fs::read(shared.join("file")).unwrap(), b"");
+    // Her own there, and what is a stream and not a file.
+    for name in ["new.log", "new.log", "/dev/null"] {
+        let (code, said) = take(name);
+        assert_eq!(code, 0, "{name}: {said}");
+    }
+    let elsewhere = ["sh", "-c", "exec \"$@\" 2>> said", "sh"];
+    let words = [
+        "--outbound", "none", "--access-log", "/dev/stderr", "--", "true",
+    ];
+    assert_eq!(alice.start_through(&elsewhere, &words).code(), 0);
+    let mode = std::fs::metadata(shared.join("new.log"))
+        .unwrap()
+        .permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
 }
 
 #[test]

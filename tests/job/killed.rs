@@ -3,9 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
-use crate::setup::{APP, Job, Node, User, assert_all_gone, processes_of, session_files};
+use crate::setup::{
+    APP, HidingProc, Job, Node, User, assert_all_gone, kill_all_at_once, processes_of,
+    session_files,
+};
 
 /// An app with daemons: processes that have left its session, parent and group.
 fn with_daemons() -> String {
@@ -44,22 +47,13 @@ fn ood_job_alone() {
     }
 }
 
-/// All processes called ood-job but the supervisor: the keeper.
-fn keeper_of(alice: &User<'_>, job: &Job<'_>) -> Pid {
-    let all = processes_of(alice.uid());
-    let keeper = all
-        .iter()
-        .find(|(pid, name)| name == "ood-job" && *pid != job.pid());
-    Pid::from_raw(keeper.unwrap().0).unwrap()
-}
-
 #[test]
 fn the_keeper_alone() {
     let node = Node::new();
     let alice = node.user();
     for flags in WAYS {
         let mut job = started(&alice, flags);
-        kill_process(keeper_of(&alice, &job), Signal::KILL).unwrap();
+        kill_process(job.keeper(), Signal::KILL).unwrap();
         assert_eq!(job.code(), 125, "{flags}: {}", job.said());
         assert!(
             job.said()
@@ -76,19 +70,33 @@ fn the_whole_job_at_once_leaves_a_record_that_the_next_command_prunes() {
     let alice = node.user();
     for flags in WAYS {
         let mut job = started(&alice, flags);
-        // As a batch system does with a control group.
-        ood_ca_tests::eventually("all is dead", LIMIT, || {
-            let all = processes_of(alice.uid());
-            for (pid, _) in &all {
-                let _ = kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL);
-            }
-            all.is_empty().then_some(())
-        });
+        kill_all_at_once(&alice);
         job.code();
         alice.ood_job(["sessions"]).output().assert_ok();
         assert_all_gone(&alice, LIMIT);
         // The file for the portal is overwritten by the next job of its name.
         drop(fs::remove_file(job.publish_file()));
+    }
+}
+
+#[test]
+fn where_proc_hides_processes_the_way_out_ends_too() {
+    let node = Node::new();
+    let _hiding = HidingProc::new();
+    let alice = node.user();
+    for flags in WAYS {
+        for signal in [Signal::TERM, Signal::KILL] {
+            let mut job = alice.job(flags, APP);
+            job.ready();
+            job.signal(signal);
+            job.code();
+            // pasta looks once a second whether there is still anything to do.
+            let limit = match signal {
+                Signal::KILL => LIMIT,
+                _ => Duration::from_millis(500),
+            };
+            assert_all_gone(&alice, limit);
+        }
     }
 }
 

@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use ood_ca_tests::require_tool;
 use ood_ca_tests::tls::Server;
+use ood_ca_tests::{eventually, require_tool};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::setup::{APP, Node, assert_all_gone, processes_of, session_files};
+use crate::setup::{APP, Node, PATIENCE, assert_all_gone, get, processes_of, session_files};
 
 #[test]
 fn the_apps_exit_code_is_passed_on() {
@@ -32,6 +32,46 @@ fn the_apps_exit_code_is_passed_on() {
             assert_eq!(job.code(), code, "{flags} {script}: {}", job.said());
             assert_all_gone(&alice, Duration::from_secs(2));
         }
+    }
+}
+
+/// Sends itself descriptors and takes them from nobody, until it is killed.
+const IN_FLIGHT: &str = r#"
+import os, resource, socket, signal
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(4)]
+for sender, _ in pairs:
+    socket.send_fds(sender, [b"x"], [0] * 50)
+open("in-flight", "w").close()
+signal.pause()
+"#;
+
+#[test]
+fn descriptors_that_another_program_of_the_user_has_under_way_cut_no_app_off() {
+    let node = Node::new();
+    let alice = node.user();
+    // What a user may have under way is as many as the program may have open that
+    // sends one more.
+    let few = ["prlimit", "--nofile=64:"];
+    // A connection for each request.
+    let app = APP.replace("HTTP/1.1", "HTTP/1.0");
+    let words = ["--outbound", "none", "--", "python3", "-c", &app];
+    let mut job = alice.start_through(&few, &words);
+    let port = job.ready().port;
+    assert!(get(port, &alice.home, "/", "").is_some());
+    let mut other = alice.run("python3").args(["-c", IN_FLIGHT]).start();
+    eventually("they are under way", PATIENCE, || {
+        alice.home.join("in-flight").exists().then_some(())
+    });
+    // Some sockets lie ready.
+    for _ in 0..3 {
+        assert!(get(port, &alice.home, "/", "").is_some());
+    }
+    other.kill();
+    drop(other);
+    for _ in 0..4 {
+        assert!(get(port, &alice.home, "/", "").is_some());
     }
 }
 

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use ood_ca_tests::require_tool;
 use ood_ca_tests::tls::Server;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::setup::{ELSEWHERE, Node, User, name_server, web_server};
+use crate::setup::{APP, ELSEWHERE, Node, User, get, name_server, processes_of, web_server};
 
 /// Asks for a page by name and tries the node's loopback by every address that
 /// could mean it.
@@ -93,6 +94,28 @@ fn by_slirp4netns_a_page_is_fetched_by_name_and_the_nodes_loopback_is_out_of_rea
 fn without_process_namespace_it_is_the_same() {
     reaches_by("--no-pidns --outbound pasta");
     reaches_by("--no-pidns --outbound slirp4netns");
+}
+
+#[test]
+fn the_end_of_the_way_out_is_told_and_the_app_is_reached_all_the_same() {
+    let node = Node::new();
+    let alice = node.user();
+    for tool in ["pasta", "slirp4netns"] {
+        for flags in ["", " --no-pidns"] {
+            let mut job = alice.job(&format!("--outbound {tool}{flags}"), APP);
+            let port = job.ready().port;
+            assert!(!job.said().contains("warning"), "{}", job.said());
+            let all = processes_of(alice.uid());
+            // pasta goes by other names too, such as passt.avx2.
+            let mut others = all.iter().filter(|(_, n)| n != "ood-job" && n != "python3");
+            let (pid, _) = others.next().unwrap();
+            kill_process(Pid::from_raw(*pid).unwrap(), Signal::KILL).unwrap();
+            job.expect_said(
+                "warning: the program that brought the app's connections out has ended",
+            );
+            assert!(get(port, &alice.home, "/", "").is_some());
+        }
+    }
 }
 
 #[test]

@@ -42,6 +42,9 @@ fn python_with_dask(node: &Node) -> PathBuf {
     fs::create_dir(&seen).unwrap();
     let bind = MsFlags::MS_BIND;
     mount(Some(&venv), &seen, None::<&str>, bind, None::<&str>).unwrap();
+    // It is not the node's to change, nor to remove with what is.
+    let read_only = bind | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(None::<&str>, &seen, None::<&str>, read_only, None::<&str>).unwrap();
     seen.join("bin/python3")
 }
 

@@ -54,7 +54,9 @@ fn every_json_output_is_as_its_schema_says() {
     let node = Node::new();
     let alice = node.user();
     ports(&mut all, &alice);
+    network_card(&node);
     sessions(&mut all, &alice);
+    umount("/sys/class/net").unwrap();
     failures(&mut all, &alice);
     all.assert_all_as_said(NOT_SHOWN);
 }
@@ -112,6 +114,24 @@ fn ports(all: &mut Documents, alice: &User<'_>) {
     );
 }
 
+/// A network card, by which a node that was restarted is known again: the part of
+/// the system that the tests run in need not have one.
+fn network_card(node: &Node) {
+    let class = node.path().join("net");
+    fs::create_dir_all(class.join("eth0/device")).unwrap();
+    fs::write(class.join("eth0/type"), "1\n").unwrap();
+    fs::write(class.join("eth0/address"), "ac:1f:6b:00:00:01\n").unwrap();
+    let bind = MsFlags::MS_BIND;
+    mount(
+        Some(&class),
+        "/sys/class/net",
+        None::<&str>,
+        bind,
+        None::<&str>,
+    )
+    .unwrap();
+}
+
 fn sessions(all: &mut Documents, alice: &User<'_>) {
     for (name, id) in [
         ("SLURM_JOB_ID", "1"),
@@ -152,6 +172,13 @@ fn sessions(all: &mut Documents, alice: &User<'_>) {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         chown(&file, Some(alice.uid()), Some(alice.uid())).unwrap();
     }
+    let garbage = place("n1:5006");
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    fs::File::create(&garbage)
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
+    chown(&garbage, Some(alice.uid()), Some(alice.uid())).unwrap();
     drop(server);
     let squeue = alice.home.dir("tools").join("squeue");
     fs::write(&squeue, "#!/bin/sh\necho COMPLETED\n").unwrap();
@@ -159,7 +186,7 @@ fn sessions(all: &mut Documents, alice: &User<'_>) {
     let tools = format!("{}:/usr/bin:/bin", squeue.parent().unwrap().display());
     let run = alice.ood_job(["sessions", "--ask-scheduler", "--json"]);
     let pruned = all.take("sessions", 0, &run.env("PATH", tools).output());
-    assert_eq!(pruned["pruned"].as_array().unwrap().len(), 4, "{pruned}");
+    assert_eq!(pruned["pruned"].as_array().unwrap().len(), 5, "{pruned}");
 }
 
 fn failures(all: &mut Documents, alice: &User<'_>) {

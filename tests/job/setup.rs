@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use ood_ca_tests::{Home, Outcome, Run, eventually, private_mounts, require_tool, runnable_by};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Ample for what takes milliseconds, on a busy machine.
@@ -104,6 +105,32 @@ impl Drop for Node {
         for covered in [RESOLV_CONF, "/dev/net"] {
             let _ = umount2(covered, MntFlags::MNT_DETACH);
         }
+        // Else what a test shows here would be removed with the directory.
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for point in points.filter(|point| Path::new(point).starts_with(self.dir.path())) {
+            let _ = umount2(point, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// A `/proc` that shows a user nothing of what they cannot look into, as some sites
+/// mount it. It is as before when this is dropped.
+pub(crate) struct HidingProc(());
+
+impl HidingProc {
+    pub(crate) fn new() -> Self {
+        private_mounts();
+        let (kind, options) = (Some("proc"), Some("hidepid=2"));
+        mount(kind, "/proc", kind, MsFlags::empty(), options)
+            .expect("a /proc with hidepid can be mounted");
+        HidingProc(())
+    }
+}
+
+impl Drop for HidingProc {
+    fn drop(&mut self) {
+        let _ = umount2("/proc", MntFlags::MNT_DETACH);
     }
 }
 
@@ -228,6 +255,11 @@ impl User<'_> {
 
     /// `ood-job run` with these words, in the background.
     pub(crate) fn start(&self, words: &[&str]) -> Job<'_> {
+        self.start_through(&[], words)
+    }
+
+    /// The same by a program that becomes what the words after its own name.
+    pub(crate) fn start_through(&self, first: &[&str], words: &[&str]) -> Job<'_> {
         let publish = self.home.join(format!("connection-{}.json", unique()));
         let mut command = Command::new(require_tool("setpriv"));
         let uid = self.uid();
@@ -235,6 +267,7 @@ impl User<'_> {
             .arg(format!("--reuid={uid}"))
             .arg(format!("--regid={uid}"))
             .args(["--clear-groups", "--"])
+            .args(first)
             .arg(self.program())
             .args(["run", "--publish"])
             .arg(&publish)
@@ -339,13 +372,21 @@ impl Job<'_> {
         })
     }
 
+    /// The process that keeps the app's surroundings: the other one called ood-job.
+    pub(crate) fn keeper(&self) -> Pid {
+        let all = processes_of(self.user.uid());
+        let mut others = all
+            .iter()
+            .filter(|(pid, name)| name == "ood-job" && *pid != self.pid());
+        Pid::from_raw(others.next().unwrap().0).unwrap()
+    }
+
     pub(crate) fn publish_file(&self) -> &Path {
         &self.publish
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for its end; the exit code.
@@ -454,6 +495,45 @@ pub(crate) fn processes_of(uid: u32) -> Vec<(i32, String)> {
             .then(|| field("Name:").map(|name| (pid, name)))?
     })
     .collect()
+}
+
+/// Kills all of the user's processes at once, as a batch system does with a control
+/// group: none is left to tidy up.
+pub(crate) fn kill_all_at_once(user: &User<'_>) {
+    let field = |pid: i32, name: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let pids = || -> Vec<i32> {
+        let all = processes_of(user.uid()).into_iter();
+        all.map(|(pid, _)| pid).collect()
+    };
+    let signal = |pid: &i32, signal| {
+        let _ = kill_process(Pid::from_raw(*pid).unwrap(), signal);
+    };
+    // Who sees another one die tidies up, so nobody may see it.
+    eventually("all are stopped", PATIENCE, || {
+        let all = pids();
+        all.iter().for_each(|pid| signal(pid, Signal::STOP));
+        all.iter()
+            .all(|pid| field(*pid, "State:").starts_with('T'))
+            .then_some(())
+    });
+    eventually("all are dead", PATIENCE, || {
+        let all = pids();
+        // Those that were not started by one of them last: the kernel lets stopped
+        // ones go on whose parent ends.
+        let child = |pid: &&i32| {
+            let parent = field(**pid, "PPid:").parse();
+            parent.is_ok_and(|parent| all.contains(&parent))
+        };
+        let (below, top): (Vec<_>, Vec<_>) = all.iter().partition(child);
+        for pid in below.into_iter().chain(top) {
+            signal(pid, Signal::KILL);
+        }
+        all.is_empty().then_some(())
+    });
 }
 
 /// Nothing of the user runs any more, within this time.

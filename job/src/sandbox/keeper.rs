@@ -14,7 +14,7 @@ use std::process::Command;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
@@ -26,7 +26,7 @@ use rustix::process::{
 use super::kernel::{self, Fork};
 use super::outbound::{self, Waiting};
 use super::wire::{self, Event, Failure, Order};
-use super::{Network, Plan, dns, loopback, userns};
+use super::{Network, Plan, RETRY, dns, loopback, userns};
 use crate::processes;
 
 /// The keeper's end of the world: builds, serves, ends. Never returns to code
@@ -49,6 +49,7 @@ pub(super) fn run(plan: Plan, control: OwnedFd, sockets: OwnedFd) -> ! {
                 plan,
                 control,
                 sockets: Some(sockets),
+                owed: false,
                 signals,
                 unblocked,
                 outbound: built.outbound,
@@ -205,6 +206,8 @@ struct Keeper {
     control: OwnedFd,
     /// `None` once nobody asks for sockets any more.
     sockets: Option<OwnedFd>,
+    /// Whether somebody waits for an answer that could not be given.
+    owed: bool,
     signals: SignalFd,
     /// The signal mask that we were started with, for the app.
     unblocked: SigSet,
@@ -224,7 +227,8 @@ impl Keeper {
                     PollFd::new(&self.control, PollFlags::IN),
                 ];
                 fds.extend(self.sockets.iter().map(|s| PollFd::new(s, PollFlags::IN)));
-                match poll(&mut fds, None) {
+                let pause = Timespec::try_from(RETRY).ok();
+                match poll(&mut fds, pause.as_ref().filter(|_| self.owed)) {
                     Ok(_) | Err(Errno::INTR) => {}
                     Err(_) => return self.end(),
                 }
@@ -245,8 +249,20 @@ impl Keeper {
                     Ok(None) | Err(_) => return self.orphaned(),
                 }
             }
-            if sockets && self.sockets.as_ref().is_some_and(|s| !hand_out(s)) {
-                self.sockets = None;
+            if let Some(asked_on) = self.sockets.as_ref().filter(|_| sockets || self.owed) {
+                // Said first that there was none, what is asked now gets a new answer.
+                let answer = if self.owed {
+                    wire::send_no_socket(asked_on)
+                } else {
+                    hand_out(asked_on)
+                };
+                match answer {
+                    Ok(()) => self.owed = false,
+                    Err(error) if wire::is_gone(&error) => {
+                        (self.sockets, self.owed) = (None, false)
+                    }
+                    Err(_) => self.owed = true,
+                }
             }
         }
     }
@@ -322,18 +338,25 @@ impl Keeper {
             // All that this process can see, and it sees its own namespace only.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), NixSignal::SIGKILL);
         } else {
+            // By its number: pasta lets nobody look into it, so `/proc` may hide it.
+            if let Some(pid) = self.outbound.as_ref().and_then(|o| o.pid) {
+                let pid = nix::unistd::Pid::from_raw(pid.as_raw_nonzero().get());
+                let _ = nix::sys::signal::kill(pid, NixSignal::SIGKILL);
+            }
             processes::kill_descendants(&[]);
         }
     }
 }
 
-/// One socket for one byte; `false` when nobody asks any more.
-fn hand_out(asked_on: &OwnedFd) -> bool {
+/// One socket for one byte, or the word that there is none. An error means that no
+/// answer could be given.
+fn hand_out(asked_on: &OwnedFd) -> io::Result<()> {
     let mut family = [0];
     match rustix::net::recv(asked_on, &mut family[..], RecvFlags::DONTWAIT) {
         Ok((1, _)) => {}
-        Err(Errno::AGAIN | Errno::INTR) => return true,
-        Ok(_) | Err(_) => return false,
+        Ok(_) => return Err(io::ErrorKind::BrokenPipe.into()),
+        Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+        Err(e) => return Err(e.into()),
     }
     let family = if family[0] == b'6' {
         AddressFamily::INET6
@@ -341,9 +364,14 @@ fn hand_out(asked_on: &OwnedFd) -> bool {
         AddressFamily::INET
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
-        Ok(socket) => wire::send_socket(asked_on, &socket).is_ok(),
-        Err(_) => wire::send_no_socket(asked_on).is_ok(),
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None);
+    let sent = socket
+        .map_err(io::Error::from)
+        .and_then(|socket| wire::send_socket(asked_on, &socket));
+    // Another program of the user may have too many descriptors under way.
+    match sent {
+        Err(error) if !wire::is_gone(&error) => wire::send_no_socket(asked_on),
+        sent => sent,
     }
 }
 

@@ -27,7 +27,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ood_relay::{Connect, Connecting, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -38,9 +38,13 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::sleep;
 
 use crate::error::{Error, Result};
+use crate::processes;
 use kernel::Fork;
 pub use outbound::{Outbound, Tool};
 use wire::{Event, Failure, Order};
+
+/// For a keeper to be gone, once nobody listens to it.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the app shares with the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +113,8 @@ pub(crate) fn try_out(network: Network, limit: Duration) -> Result<(), Failure> 
         why,
         hint: crate::error::OTHER_WAYS.into(),
     };
+    // Of a shell that became us with exec; they may run for ever.
+    let strangers = processes::children();
     let launched = launch(plan).map_err(|e| failed(e.to_string()))?;
     let limit = Timespec::try_from(limit).ok();
     let mut fds = [PollFd::new(&launched.control, PollFlags::IN)];
@@ -119,13 +125,26 @@ pub(crate) fn try_out(network: Network, limit: Duration) -> Result<(), Failure> 
     }
     let told = wire::receive(&launched.control);
     drop(launched);
-    // The keeper ends by itself; nobody else waits for it.
-    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::empty()) {}
+    take_leave(&strangers);
     match told {
         Ok(Some(Event::Built { .. })) => Ok(()),
         Ok(Some(Event::Failed(failure))) => Err(failure),
         Ok(_) => Err(failed("it ended unexpectedly".into())),
         Err(e) => Err(failed(e.to_string())),
+    }
+}
+
+/// The keeper ends by itself, and nobody else waits for it. What `strangers` leave
+/// comes to us too and need not end, so this does not wait for long.
+fn take_leave(strangers: &[i32]) {
+    let deadline = Instant::now() + FAREWELL;
+    loop {
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+        let left = processes::children();
+        if left.iter().all(|pid| strangers.contains(pid)) || Instant::now() > deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -185,7 +204,8 @@ impl Control {
 /// How many sockets lie ready, so that a connection need not wait for one.
 const SPARE: usize = 4;
 
-/// Before asking again where there was none to be had.
+/// Before asking again where there was none to be had, and before saying again that
+/// there is none where even that could not be said.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Connects to the app in its network, on sockets that the keeper makes there.
@@ -211,16 +231,20 @@ async fn fetch(sockets: UnixDatagram, ipv6: bool, to: mpsc::Sender<OwnedFd>) {
     // A place first, so that none is asked for that nobody wants.
     while let Ok(place) = to.reserve().await {
         let flags = rustix::net::SendFlags::NOSIGNAL;
-        if rustix::net::send(&sockets, family, flags).is_err() {
-            return;
+        if let Err(error) = rustix::net::send(&sockets, family, flags) {
+            if wire::is_gone(&error.into()) {
+                return;
+            }
+            sleep(RETRY).await;
+            continue;
         }
         let receive = || wire::receive_socket(&sockets);
         let handed = sockets.async_io(Interest::READABLE, receive);
         match handed.await {
             Ok(Some(socket)) => place.send(socket),
             // Too many open files, say: it may have some again soon.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => sleep(RETRY).await,
-            _ => return,
+            Err(e) if !wire::is_gone(&e) => sleep(RETRY).await,
+            Ok(None) | Err(_) => return,
         }
     }
 }

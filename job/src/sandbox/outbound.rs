@@ -12,17 +12,22 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::FdFlags;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
 
 use super::kernel::{self, Fork};
 use super::wire::Failure;
 use crate::error::OTHER_WAYS;
+use crate::processes;
 
 /// Either is ready in some 30 ms.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much of what the program says is kept, in bytes: its first words are those
+/// that tell why it cannot begin.
+const MOST_SAID: u64 = 16 * 1024;
 
 const TUN: &str = "/dev/net/tun";
 
@@ -154,7 +159,9 @@ pub(super) struct Waiting {
 /// What brings traffic out, at work.
 pub(super) struct Running {
     pub(super) tool: Tool,
-    /// Of slirp4netns; pasta goes on in a process of its own.
+    /// A child of this process's, by birth or adopted. `None` if pasta's, which goes
+    /// on in a process of its own making, cannot be known: if the kernel lists no
+    /// children and `/proc` hides them.
     pub(super) pid: Option<Pid>,
     _alive: OwnedFd,
 }
@@ -165,8 +172,12 @@ impl Waiting {
         let (go_read, go) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let (ready, ready_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let (alive_read, alive) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        // A pipe that nobody empties would stall it, a closed one kill it.
-        let said = rustix::fs::memfd_create("outbound", MemfdFlags::CLOEXEC)?;
+        // A pipe that nobody empties would stall it, a closed one kill it. This is
+        // full at some point, as it may have something to say for a month.
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let said = rustix::fs::memfd_create("outbound", flags)?;
+        rustix::fs::ftruncate(&said, MOST_SAID)?;
+        rustix::fs::fcntl_add_seals(&said, SealFlags::GROW)?;
         let said = File::from(said);
         let target = rustix::process::getpid();
         match kernel::fork()? {
@@ -193,8 +204,9 @@ impl Waiting {
 
     /// Lets it begin, and waits until the network works.
     pub(super) fn begin(self) -> Result<Running, Failure> {
-        let ready = rustix::io::write(&self.go, b"g").map_err(io::Error::from);
-        let ready = ready.and_then(|_| match self.tool {
+        let before = processes::children();
+        let begun = rustix::io::write(&self.go, b"g").map_err(io::Error::from);
+        let ready = begun.and_then(|_| match self.tool {
             // It goes on in the background once all is ready.
             Tool::Pasta => wait_for_end(self.pid),
             Tool::Slirp4netns => wait_for_byte(&self.ready),
@@ -202,20 +214,27 @@ impl Waiting {
         match ready {
             Ok(true) => Ok(Running {
                 tool: self.tool,
-                pid: (self.tool == Tool::Slirp4netns).then_some(self.pid),
+                pid: match self.tool {
+                    Tool::Pasta => adopted_since(&before),
+                    Tool::Slirp4netns => Some(self.pid),
+                },
                 _alive: self.alive,
             }),
             Ok(false) => Err(self.failed("")),
-            Err(error) => Err(self.failed(&error.to_string())),
+            Err(error) => {
+                // It is still trying. Whoever waits for children takes leave of it.
+                let _ = kill_process(self.pid, Signal::KILL);
+                Err(self.failed(&error.to_string()))
+            }
         }
     }
 
     fn failed(mut self, why: &str) -> Failure {
         let mut said = String::new();
         let _ = self.said.rewind();
-        let _ = (&self.said).take(4096).read_to_string(&mut said);
+        let _ = (&self.said).take(MOST_SAID).read_to_string(&mut said);
         let name = self.tool.name();
-        let lines = said.lines().map(str::trim);
+        let lines = said.trim_end_matches('\0').lines().map(str::trim);
         let mut telling = lines.filter(|l| !l.is_empty() && !l.contains("to syslog"));
         let last = telling.next_back().unwrap_or(why).to_owned();
         Failure {
@@ -266,6 +285,15 @@ fn become_tool(
         .stderr(said.try_clone()?)
         .exec();
     Err(error)
+}
+
+/// The child that this process has now and had not before: the orphan of one that
+/// went to the background, which by now is ours. No file is asked for its number, as
+/// a security policy need not let pasta write one anywhere.
+fn adopted_since(before: &[i32]) -> Option<Pid> {
+    let mut new = processes::children().into_iter();
+    new.find(|pid| !before.contains(pid))
+        .and_then(Pid::from_raw)
 }
 
 fn wait_for_end(pid: Pid) -> io::Result<bool> {

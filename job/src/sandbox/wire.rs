@@ -75,6 +75,15 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
+/// Whether nobody is at the other end any more. Whatever else fails may work in a
+/// moment: descriptors, memory and room for what is under way come back.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+    )
+}
+
 /// Sends one value.
 pub(super) fn send(to: impl AsFd, value: &impl Serialize) -> io::Result<()> {
     let packet = serde_json::to_vec(value)?;

@@ -115,7 +115,11 @@ impl Doors {
 
     async fn receive(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
         let (socket, peer) = match accepted {
-            Ok(accepted) => accepted,
+            // Where one socket takes both families, IPv4 comes as ::ffff:192.0.2.7.
+            Ok((socket, peer)) => {
+                let address = peer.ip().to_canonical();
+                (socket, SocketAddr::new(address, peer.port()))
+            }
             // The client's trouble, and over.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return,
             Err(error) => {

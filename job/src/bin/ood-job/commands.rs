@@ -1,5 +1,7 @@
 //! One function for each command: call the library, print the outcome.
 
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +19,8 @@ use ood_job::scheduler::{self, Job};
 use ood_job::sessions::{self, Holder, JobId, Record, Registry, Session};
 use ood_job::{Error, Result, config, doctor};
 use ood_relay::{Event, Format, Lines, Log, Mode};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde_json::json;
 
 use crate::args::{self, Args, Command};
@@ -111,8 +115,49 @@ impl Log for Troubles {
     }
 }
 
+/// What the system calls by a path though it is no file, and nobody else can have
+/// put there.
+fn is_given(path: &Path) -> bool {
+    let numbered = |dir| path.parent() == Some(Path::new(dir));
+    let named = ["/dev/stdout", "/dev/stderr", "/dev/null"].map(Path::new);
+    named.contains(&path) || numbered("/dev/fd") || numbered("/proc/self/fd")
+}
+
+/// Opens a log to be written on. Where others may write, in `/tmp` say, one of them
+/// may have put a file there to read the owner's requests in, or a link to a file of
+/// the owner's, or a FIFO that never opens.
+fn open_log(path: &Path) -> Result<File> {
+    let mut options = File::options();
+    options.create(true).append(true).mode(0o600);
+    let given = is_given(path);
+    if !given {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    let io = |e| Error::io("write the access log", path, e);
+    let foreign = || Error::BadArgument {
+        what: "access log",
+        input: path.display().to_string(),
+        why: "it is there and no regular file of yours",
+        hint: "name a file in a directory of your own, or - for standard error",
+    };
+    let file = options.open(path).map_err(|e| {
+        match Errno::from_io_error(&e) {
+            // A link; a FIFO that nobody reads, or a socket.
+            Some(Errno::LOOP | Errno::NXIO) => foreign(),
+            _ => io(e),
+        }
+    })?;
+    let meta = file.metadata().map_err(io)?;
+    let own = meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw();
+    if given || own {
+        Ok(file)
+    } else {
+        Err(foreign())
+    }
+}
+
 fn log(file: Option<&Path>) -> Result<Arc<dyn Log>> {
-    use std::os::unix::fs::OpenOptionsExt;
     let Some(path) = file else {
         return Ok(Arc::new(Troubles(Lines::new(
             std::io::stderr(),
@@ -122,9 +167,7 @@ fn log(file: Option<&Path>) -> Result<Arc<dyn Log>> {
     if path == Path::new("-") {
         return Ok(Arc::new(Lines::new(std::io::stderr(), Format::Text)));
     }
-    let mut options = std::fs::File::options();
-    let opened = options.create(true).append(true).mode(0o600).open(path);
-    let file = opened.map_err(|e| Error::io("write the access log", path, e))?;
+    let file = open_log(path)?;
     let format = match path.extension() {
         Some(end) if end == "json" => Format::Json,
         _ => Format::Text,
@@ -235,11 +278,17 @@ fn register(args: &Args, options: &args::Register) -> Result<u8> {
 
 fn unregister(args: &Args, options: &args::Unregister) -> Result<u8> {
     let (host, port) = &options.place;
-    let session = Registry::for_user()?.unregister(host, *port)?;
-    if args.json {
-        json::print(&json::session(&session));
-    } else {
-        print::line(&format!("unregistered: {}", session.names.join(" ")));
+    let taken = Registry::for_user()?.unregister(host, *port)?;
+    if !args.json {
+        print::line(&format!("unregistered: {}", taken.names.join(" ")));
+        return Ok(0);
+    }
+    match &taken.session {
+        Some(session) => json::print(&json::session(session)),
+        None => taken
+            .names
+            .iter()
+            .for_each(|name| json::print(&json::unreadable(name))),
     }
     Ok(0)
 }
@@ -255,7 +304,9 @@ fn list_sessions(args: &Args, options: &args::Sessions) -> Result<u8> {
     let live = registry.list(at)?;
     if args.json {
         let rows = |all: &[Session]| all.iter().map(json::session).collect::<Vec<_>>();
-        json::print(&json!({ "sessions": rows(&live), "pruned": rows(&pruned) }));
+        let mut gone = rows(&pruned.sessions);
+        gone.extend(pruned.unreadable.iter().map(|name| json::unreadable(name)));
+        json::print(&json!({ "sessions": rows(&live), "pruned": gone }));
         return Ok(0);
     }
     let heads = ["SESSION", "WHERE", "JOB", "COMMAND", "UNTIL"];
@@ -279,11 +330,14 @@ fn list_sessions(args: &Args, options: &args::Sessions) -> Result<u8> {
     } else {
         print::table(&rows);
     }
-    for session in &pruned {
+    for session in &pruned.sessions {
         print::line(&format!(
             "pruned: {}:{} ({})",
             session.record.host, session.record.port, session.state
         ));
+    }
+    for name in &pruned.unreadable {
+        print::line(&format!("pruned: {name} (unreadable)"));
     }
     Ok(0)
 }

@@ -69,3 +69,20 @@ pub(crate) fn session(session: &Session) -> Value {
         "expires": time(record.expires),
     })
 }
+
+/// What is named like a record and is none: all that is known is its name.
+pub(crate) fn unreadable(name: &str) -> Value {
+    let (host, port) = name.rsplit_once(':').unwrap_or((name, ""));
+    json!({
+        "session": null,
+        "host": host,
+        "port": port.parse::<u16>().ok(),
+        "names": [name],
+        "state": "unreadable",
+        "process": null,
+        "job": null,
+        "command": null,
+        "created": null,
+        "expires": null,
+    })
+}
