@@ -4,11 +4,12 @@
 //! notification nor a modification time can be relied on.
 
 use std::future::pending;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ca_core::TrustBundle;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, Result};
@@ -34,13 +35,13 @@ pub(super) async fn watch(shared: &Shared, trust: &TrustSource) {
         sleep(interval).await;
         if let Some(location) = location {
             let location = location.clone();
-            let reading = spawn_blocking(move || Ok(TrustBundle::read(&location)?));
+            let reading = apart(move || Ok(TrustBundle::read(&location)?));
             let read = in_time(shared, Reloaded::Trust, reading).await;
             let used = read.and_then(|bundle| use_trust(shared, bundle));
             complaints.note(shared, Reloaded::Trust, used);
         }
         if let Some(files) = shared.leaf_files() {
-            let reading = spawn_blocking(move || files.read());
+            let reading = apart(move || files.read());
             let read = in_time(shared, Reloaded::Leaf, reading).await;
             let used = read.map(|identity| shared.use_leaf(identity));
             complaints.note(shared, Reloaded::Leaf, used);
@@ -52,16 +53,41 @@ pub(super) async fn watch(shared: &Shared, trust: &TrustSource) {
 async fn in_time<T>(
     shared: &Shared,
     what: Reloaded,
-    mut reading: JoinHandle<Result<T>>,
+    reading: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let read = match timeout(PATIENCE, &mut reading).await {
+    let mut reading = pin!(reading);
+    match timeout(PATIENCE, &mut reading).await {
         Ok(read) => read,
         Err(_) => {
             let why = format!("the file system has not answered for {PATIENCE:?}");
             shared.journal.tell(&Event::NotReloaded { what, why });
             reading.await
         }
+    }
+}
+
+/// Reads on a thread of its own, as a file system may hang. At the process limit,
+/// where the runtime would panic or wait for a thread for ever, it reads here.
+async fn apart<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    let read = Arc::new(Mutex::new(Some(read)));
+    let take = |read: &Mutex<Option<_>>| {
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.take()
     };
+    let theirs = Arc::clone(&read);
+    let thread = std::thread::Builder::new().spawn(move || {
+        if let Some(read) = take(&theirs) {
+            // Nobody may wait for it any more.
+            let _ = sender.send(read());
+        }
+    });
+    if thread.is_err()
+        && let Some(read) = take(&read)
+    {
+        return read();
+    }
+    let read = receiver.await;
     read.unwrap_or_else(|e| Err(Error::io("read files", std::io::Error::other(e))))
 }
 
