@@ -104,8 +104,12 @@ fn it_can_be_ended_while_a_certificate_is_waited_for() {
     eventually("it makes an authority", PATIENCE, || {
         (mount.hanging() == 1).then_some(())
     });
-    job.signal(Signal::TERM);
     let own = job.pid();
+    eventually("the keeper is there", PATIENCE, || {
+        let all = processes_of(alice.uid());
+        all.iter().any(|(pid, _)| *pid != own).then_some(())
+    });
+    job.signal(Signal::TERM);
     eventually("only ood-job is left", Duration::from_secs(10), || {
         let left = processes_of(alice.uid());
         left.iter().all(|(pid, _)| *pid == own).then_some(())
