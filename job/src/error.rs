@@ -178,6 +178,7 @@ impl Error {
                     "check the spelling, and whether its module is loaded".into()
                 }
                 io::ErrorKind::PermissionDenied => "is it executable? try: ls -l".into(),
+                io::ErrorKind::WouldBlock => "you have as many processes and threads on this node as you may; end some, or see: ulimit -u".into(),
                 _ => "try the command by itself".into(),
             }),
             Error::NotReady { .. } => Some(
@@ -198,6 +199,8 @@ impl Error {
     pub fn run_exit_code(&self) -> u8 {
         match self {
             Error::Start { source, .. } if source.kind() == io::ErrorKind::NotFound => 127,
+            // It was not even tried.
+            Error::Start { source, .. } if source.kind() == io::ErrorKind::WouldBlock => 125,
             Error::Start { .. } => 126,
             _ => 125,
         }

@@ -18,6 +18,7 @@ pub mod config;
 pub mod doctor;
 mod error;
 pub mod headers;
+mod home;
 pub mod node;
 mod owned;
 pub mod ports;

@@ -139,6 +139,24 @@ impl Node {
 /// Addresses of this node that others may reach it by: neither loopback nor
 /// link-local. At most 16, so that a leaf has room for them.
 fn interface_addresses() -> Vec<IpAddr> {
+    let addresses = all_interface_addresses().into_iter();
+    let reachable = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
+    };
+    let all: BTreeSet<IpAddr> = addresses.filter(reachable).collect();
+    all.into_iter().take(16).collect()
+}
+
+/// Whether an address is one of this node's own.
+pub(crate) fn is_here(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback()
+        || address.is_unspecified()
+        || all_interface_addresses().contains(&address)
+}
+
+fn all_interface_addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
         return Vec::new();
     };
@@ -147,12 +165,7 @@ fn interface_addresses() -> Vec<IpAddr> {
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
     });
-    let reachable = |address: &IpAddr| match address {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
-        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
-    };
-    let all: BTreeSet<IpAddr> = addresses.filter(reachable).collect();
-    all.into_iter().take(16).collect()
+    addresses.collect()
 }
 
 /// Takes a port, from now on and for good: nobody can be in between. Without an

@@ -40,6 +40,90 @@ pub(crate) struct Listening {
 const TCP_LISTEN: &str = "0A";
 const UDP_BOUND: &str = "07";
 
+/// Who is at the other end of a TCP connection within this network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// This user.
+    User(u32),
+    /// Nobody that could be seen.
+    Unseen,
+}
+
+/// Who has the end of a connection of ours that is at `there`, or will have it:
+/// until it is accepted nobody has it (the kernel then shows no inode, and as its
+/// user root or the listener's), and what counts is who listens. One that listens
+/// and is not `me` is told before any that is.
+pub(crate) fn peer(here: SocketAddr, there: SocketAddr, me: u32) -> Peer {
+    let mut sockets = Vec::new();
+    for file in ["tcp", "tcp6"] {
+        // A node without IPv6 has no such file.
+        let text = fs::read_to_string(format!("/proc/self/net/{file}")).unwrap_or_default();
+        let port = format!(":{:04X} ", there.port());
+        let lines = text.lines().skip(1).filter(|line| line.contains(&port));
+        sockets.extend(lines.filter_map(Socket::parse));
+    }
+    peer_among(&sockets, here, there, me)
+}
+
+fn peer_among(sockets: &[Socket], here: SocketAddr, there: SocketAddr, me: u32) -> Peer {
+    let same = |a: SocketAddr, b: SocketAddr| {
+        a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
+    };
+    let end = |s: &&Socket| !s.listens && same(s.local, there) && same(s.remote, here);
+    let Some(end) = sockets.iter().find(end) else {
+        return Peer::Unseen;
+    };
+    if end.inode != 0 {
+        return Peer::User(end.uid);
+    }
+    // Whom the kernel would choose: the most exact address. Two users cannot both
+    // have the same, nor one of them a part of the other's.
+    let v4 = there.ip().to_canonical().is_ipv4();
+    let tiers: [fn(IpAddr, IpAddr) -> bool; 3] = [
+        |a, there| a.to_canonical() == there.to_canonical(),
+        |a, there| a.is_unspecified() && a.is_ipv4() == there.to_canonical().is_ipv4(),
+        |a, _| a.is_unspecified() && a.is_ipv6(),
+    ];
+    for of_tier in tiers.iter().take(if v4 { 3 } else { 2 }) {
+        let listeners = sockets.iter().filter(|s| {
+            s.listens && s.local.port() == there.port() && of_tier(s.local.ip(), there.ip())
+        });
+        let mut uids: Vec<u32> = listeners.map(|s| s.uid).collect();
+        uids.sort_by_key(|uid| *uid == me);
+        if let Some(uid) = uids.first() {
+            return Peer::User(*uid);
+        }
+    }
+    Peer::Unseen
+}
+
+/// A TCP socket.
+#[derive(Clone, Copy, Debug)]
+struct Socket {
+    local: SocketAddr,
+    remote: SocketAddr,
+    listens: bool,
+    uid: u32,
+    inode: u64,
+}
+
+impl Socket {
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let local = address(fields.next()?)?;
+        let remote = address(fields.next()?)?;
+        let listens = fields.next()? == TCP_LISTEN;
+        let mut fields = fields.skip(3);
+        Some(Socket {
+            local,
+            remote,
+            listens,
+            uid: fields.next()?.parse().ok()?,
+            inode: fields.nth(1)?.parse().ok()?,
+        })
+    }
+}
+
 /// All of them in the network of a process; `None` if it is gone or not ours.
 pub(crate) fn of_process(pid: impl fmt::Display) -> Option<Vec<Listening>> {
     let mut all = Vec::new();
@@ -119,6 +203,81 @@ mod tests {
         ] {
             assert_eq!(parse(bad, Protocol::Tcp), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn the_other_end_of_a_connection_is_found_before_and_after_it_is_accepted() {
+        use std::net::{TcpListener, TcpStream};
+        let me = rustix::process::geteuid().as_raw();
+        for (listen, connect) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("0.0.0.0:0", "127.0.0.1"),
+            ("[::]:0", "127.0.0.1"),
+            ("[::1]:0", "::1"),
+        ] {
+            let listener = TcpListener::bind(listen).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let stream = TcpStream::connect((connect, port)).unwrap();
+            let ends = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+            assert_eq!(peer(ends.0, ends.1, me), Peer::User(me), "{listen}");
+            let accepted = listener.accept().unwrap();
+            assert_eq!(peer(ends.0, ends.1, me), Peer::User(me), "{listen}");
+            drop(listener);
+            assert_eq!(peer(ends.0, ends.1, me), Peer::User(me), "{listen}");
+            drop((accepted, stream));
+        }
+        let nowhere = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(peer(nowhere, nowhere, me), Peer::Unseen);
+    }
+
+    #[test]
+    fn of_a_connection_that_nobody_has_accepted_the_listener_counts() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let listener = |local: &str, uid| Socket {
+            local: at(local),
+            remote: at("0.0.0.0:0"),
+            listens: true,
+            uid,
+            inode: 7,
+        };
+        let (here, there) = (at("127.0.0.1:40000"), at("127.0.0.1:8080"));
+        let end = |uid, inode| Socket {
+            local: there,
+            remote: here,
+            listens: false,
+            uid,
+            inode,
+        };
+        let seen = |sockets: &[Socket]| peer_among(sockets, here, there, 1000);
+        // Accepted: whose it is, whoever listens by now.
+        let own = listener("127.0.0.1:8080", 1000);
+        assert_eq!(seen(&[own, end(1001, 8)]), Peer::User(1001));
+        // Not accepted: of root, as older kernels say, or of the listener's.
+        for shown in [0, 1000, 1001] {
+            let end = end(shown, 0);
+            assert_eq!(seen(&[own, end]), Peer::User(1000));
+            assert_eq!(seen(&[end]), Peer::Unseen);
+            let exact = listener("127.0.0.1:8080", 1001);
+            assert_eq!(seen(&[exact, end]), Peer::User(1001));
+            assert_eq!(seen(&[own, exact, end]), Peer::User(1001));
+            // Another port, another address, IPv6 alone: not in the way.
+            let others = ["127.0.0.1:8081", "127.0.0.2:8080", "[::]:8080"];
+            let others = others.map(|local| listener(local, 1001));
+            assert_eq!(seen(&[&others[..], &[own, end]].concat()), Peer::User(1000));
+            let any = listener("0.0.0.0:8080", 1001);
+            assert_eq!(seen(&[any, end]), Peer::User(1001));
+            let both = listener("[::]:8080", 1001);
+            assert_eq!(seen(&[both, end]), Peer::User(1001));
+            let mapped = listener("[::ffff:127.0.0.1]:8080", 1001);
+            assert_eq!(seen(&[mapped, end]), Peer::User(1001));
+        }
+        // The other end of the same: ours, which is not the peer's.
+        let mine = Socket {
+            local: here,
+            remote: there,
+            ..end(1000, 9)
+        };
+        assert_eq!(seen(&[mine]), Peer::Unseen);
     }
 
     #[test]

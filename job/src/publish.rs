@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use ca_core::store::{Access, Dir, Durability};
+use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX};
 
 use crate::error::{Error, Result};
 use crate::owned;
@@ -61,12 +61,17 @@ impl PublishFile {
         })
     }
 
-    /// Whether it could be written: before an app is started for nothing.
+    /// Whether it could be written: before an app is started for nothing. Tried
+    /// with another file, as one that is there may be of a session that runs.
     ///
     /// # Errors
-    /// [`Error::Core`] if its directory is not there.
+    /// [`Error::Core`] if its directory is not there or takes no file.
     pub fn check(&self) -> Result<()> {
-        Dir::open(&self.dir)?;
+        let dir = Dir::open(&self.dir)?;
+        let unique = u64::from_ne_bytes(crate::random::<8>()?);
+        let trial = format!("{TEMPORARY_PREFIX}{unique:016x}.check");
+        dir.replace(&trial, b"", Access::Private, Durability::Relaxed)?;
+        dir.remove(&trial)?;
         Ok(())
     }
 

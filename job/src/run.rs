@@ -4,13 +4,15 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use ca_core::{PeerName, PkiLocation, SiteConfig, now};
 use ood_relay::{Headers, Log, Mode};
 
 use crate::error::{Error, Result};
+use crate::home::Home;
 use crate::node::{self, Node};
 use crate::processes;
 use crate::publish::{Connection, PublishFile};
@@ -18,12 +20,15 @@ use crate::ready::Check;
 use crate::sandbox::{self, Network, Outbound, Plan};
 use crate::scheduler::Job;
 use crate::sessions::{self, Registry};
-use crate::supervise::{Backend, OwnSocket, Supervisor};
+use crate::supervise::{Backend, OwnPort, OwnSocket, Supervisor};
 use crate::target::Target;
 use crate::terminal;
 
 /// Threads that move bytes: more than a TLS end of one user has use for.
 const MOST_THREADS: usize = 4;
+/// What else there is at the same time: the keeper and its maker, the app, the
+/// program that brings it out, and who uses the home.
+const BESIDE_THREADS: usize = 5;
 
 /// Everything that decides how an app is run.
 #[derive(Clone, Debug)]
@@ -140,7 +145,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         port,
         session: sessions::new_id()?,
     };
-    let terminal = terminal::in_foreground();
+    let terminal = terminal::controlling();
     let clone = |fd: &std::os::fd::OwnedFd| fd.try_clone();
     let keepers = terminal.as_ref().map(clone).transpose();
     let plan = Plan {
@@ -157,16 +162,17 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         },
     };
     let strangers = processes::children();
+    let threads = threads_to_have();
     let launched = sandbox::launch(plan)?;
     raise_open_files();
-    let runtime = runtime()?;
+    let runtime = runtime(threads)?;
     let inside = runtime.enter();
     let (control, backend) = match &request.target {
         Target::Tcp(address) => {
             let (control, inside) = launched.attach(*address).map_err(keeper_failed)?;
             let backend = match network {
                 Network::Private { .. } => Backend::new(inside),
-                Network::Host => Backend::new(ood_relay::TcpBackend(*address)),
+                Network::Host => Backend::new(OwnPort(*address)),
             };
             (control, backend)
         }
@@ -177,18 +183,23 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         }
     };
     let supervisor = Supervisor {
-        job: Job::current(now()),
+        home: Home {
+            request: Arc::new(request),
+            node,
+            job: Job::current(now()),
+            registry,
+            connection,
+            notice: Arc::new(notice),
+        },
         network,
-        node,
-        registry,
-        connection,
         listener: Some(listener),
         control,
         backend,
         terminal,
         strangers,
-        notice: Box::new(notice),
-        request,
+        one_by_one: threads.is_none(),
+        unfinished: true,
+        told: false,
     };
     drop(inside);
     let ended = runtime.block_on(supervisor.run());
@@ -210,13 +221,60 @@ fn keeper_failed(error: std::io::Error) -> Error {
     Error::system("talk to the app's keeper", error)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+/// The runtime panics where it cannot have its threads, and may then wait for ever
+/// for those that it has: this says that it is being made.
+static BUILDING_RUNTIME: AtomicBool = AtomicBool::new(false);
+
+/// Whether a panic now means that threads or files are not to be had, and that the
+/// process can only end at once.
+#[must_use]
+pub fn is_building_runtime() -> bool {
+    BUILDING_RUNTIME.load(Ordering::SeqCst)
+}
+
+/// Without threads one does it all.
+fn runtime(threads: Option<usize>) -> Result<tokio::runtime::Runtime> {
+    use tokio::runtime::Builder;
+    let mut builder = match threads {
+        Some(threads) => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(threads);
+            builder
+        }
+        None => Builder::new_current_thread(),
+    };
+    BUILDING_RUNTIME.store(true, Ordering::SeqCst);
+    let runtime = builder.enable_all().build();
+    BUILDING_RUNTIME.store(false, Ordering::SeqCst);
+    runtime.map_err(|e| Error::system("start threads", e))
+}
+
+/// How many threads there should be; `None` at the process limit, where every one
+/// may be what the keeper or the app has none left of. Tried, as nothing says how
+/// near the limit is.
+fn threads_to_have() -> Option<usize> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.min(MOST_THREADS))
-        .enable_all()
-        .build()
-        .map_err(|e| Error::system("start threads", e))
+    let threads = cores.min(MOST_THREADS);
+    let wanted = threads + BESIDE_THREADS;
+    let stay = Mutex::new(());
+    let stay = &stay;
+    let all = std::thread::scope(|scope| {
+        let _held = stay.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = || drop(stay.lock());
+        let start = |_: &usize| {
+            std::thread::Builder::new()
+                .spawn_scoped(scope, wait)
+                .is_ok()
+        };
+        (0..wanted).take_while(start).count() == wanted
+    });
+    // For the kernel a thread has ended a moment after it can be joined.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let single = || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
+    while !single() && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    all.then_some(threads)
 }
 
 /// What can be seen to be wrong before anything is started.
@@ -256,10 +314,12 @@ fn check(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Network> {
             ));
             Ok(Network::Host)
         }
-        (Target::Tcp(_), Some(NetworkName::Host)) if request.allow_unisolated => {
-            notice(Notice::Unisolated(
-                "the app shares the node's network: every user of this node can reach its port past your certificate",
-            ));
+        (Target::Tcp(address), Some(NetworkName::Host)) if request.allow_unisolated => {
+            notice(Notice::Unisolated(if node::is_here(address.ip()) {
+                "the app shares the node's network: every user of this node can reach its port past your certificate, and who takes that port before the app does keeps it off, though nothing is sent to them"
+            } else {
+                "the app shares the node's network, and is asked at an address of another host: every user of both can reach its port past your certificate, and whose process answers there cannot be checked"
+            }));
             Ok(Network::Host)
         }
         (Target::Tcp(_), Some(NetworkName::Host)) => Err(Error::Unisolated {

@@ -11,6 +11,10 @@ use time::{Duration, OffsetDateTime};
 /// environment names: somebody has extended it, and how far is not known.
 const OVERTIME: Duration = Duration::hours(1);
 
+/// The shortest leaf: it must outlive a clock that is a little off, a file server
+/// that takes its time and an end of the job that is put off at the last moment.
+const SHORTEST: Duration = Duration::minutes(5);
+
 /// Which batch system runs the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,14 +103,15 @@ fn is_job_id(text: &str) -> bool {
     (1..=100).contains(&text.len()) && text.bytes().all(safe) && !text.starts_with('-')
 }
 
-/// How long a leaf minted now should live: what is left of the job, and never
-/// more than the site's own lifetime.
+/// How long a leaf minted now should live: what is left of the job, if that is not
+/// very short, and never more than the site's own lifetime.
 #[must_use]
 pub fn leaf_lifetime(job: Option<&Job>, site: &SiteConfig, now: OffsetDateTime) -> Ttl {
     let Some(ends) = job.and_then(|job| job.ends) else {
         return site.leaf_lifetime;
     };
     let left = if ends > now { ends - now } else { OVERTIME };
+    let left = left.max(SHORTEST);
     let left = u64::try_from(left.whole_seconds()).unwrap_or(0);
     Ttl::from_secs(left).min(site.leaf_lifetime)
 }
@@ -229,6 +234,25 @@ mod tests {
         let past = (NOW - 5).to_string();
         let vars = [("SLURM_JOB_ID", "7"), ("SLURM_JOB_END_TIME", &*past)];
         assert_eq!(ttl(&vars), "1h");
+    }
+
+    #[test]
+    fn a_leaf_is_not_so_short_that_it_ends_before_it_is_looked_at() {
+        for left in [1, 60, 299] {
+            let end = (NOW + left).to_string();
+            let vars = [("SLURM_JOB_ID", "7"), ("SLURM_JOB_END_TIME", &*end)];
+            assert_eq!(ttl(&vars), "5m", "{left}");
+        }
+        // But a site that wants them shorter has them so.
+        let mut site = SiteConfig::default();
+        site.leaf_lifetime = Ttl::from_secs(60);
+        let ends = now() + Duration::seconds(100);
+        let job = Job {
+            scheduler: Scheduler::Slurm,
+            id: "7".into(),
+            ends: Some(ends),
+        };
+        assert_eq!(leaf_lifetime(Some(&job), &site, now()).to_string(), "1m");
     }
 
     #[test]

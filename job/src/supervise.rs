@@ -1,42 +1,46 @@
 //! The supervisor: from the keeper's start to its end.
 
-use std::net::TcpListener;
+use std::future::pending;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca_core::{Authority, Certificate, PeerName, now};
-use ood_relay::{
-    Connect, Connecting, Handle, Identity, Ingress, IngressOptions, Stream, TrustSource,
-};
+use ca_core::now;
+use nix::libc;
+use ood_relay::{Connect, Connecting, Handle, IngressOptions, Limits, Stream};
+use rustix::process::{Resource, geteuid, getrlimit};
 use time::OffsetDateTime;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::{Error, Result};
-use crate::node::Node;
-use crate::publish::Connection;
-use crate::run::{Notice, RunRequest, forget, program_name};
+use crate::home::{Home, Leaf, Looked, apart};
+use crate::run::Notice;
 use crate::sandbox::wire::Event;
-use crate::sandbox::{Control, Network};
-use crate::scheduler::{self, Job};
-use crate::sessions::{Holder, JobId, Record, Registry};
+use crate::sandbox::{Control, Network, refuse_itself};
 use crate::target::Target;
-use crate::{processes, procnet, ready, terminal};
+use crate::terminal::{self, Turn};
+use crate::{node, processes, procnet, ready};
 
 /// For what the app has sent last, once it has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// For the keeper to be gone, once it was told.
+/// For the keeper to be gone, once it was told, and for the home to forget the app.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often the certificate is looked at, and tried again if it could not be
-/// renewed.
+/// renewed. Sooner if its time comes before.
 const LOOK: Duration = Duration::from_secs(20);
+/// And not more often than this, however short its life.
+const SHORTEST_LOOK: Duration = Duration::from_secs(1);
 
-const CHILD: i32 = rustix::process::Signal::CHILD.as_raw();
-const CONTINUE: i32 = rustix::process::Signal::CONT.as_raw();
+const HANGUP: i32 = libc::SIGHUP;
+const TERMINATE: i32 = libc::SIGTERM;
+const CHILD: i32 = libc::SIGCHLD;
+const CONTINUE: i32 = libc::SIGCONT;
 
 /// Connects to an app's Unix socket, and only if a process of the same user
 /// listens there: whoever can rename a directory above could put another there.
@@ -47,13 +51,63 @@ impl Connect for OwnSocket {
     fn connect(&self) -> Connecting<'_> {
         Box::pin(async {
             let stream = UnixStream::connect(&self.0).await?;
-            let me = rustix::process::geteuid().as_raw();
+            let me = geteuid().as_raw();
             if stream.peer_cred()?.uid() != me {
-                return Err(std::io::ErrorKind::PermissionDenied.into());
+                return Err(io::ErrorKind::PermissionDenied.into());
             }
             Ok(Stream::Unix(stream))
         })
     }
+}
+
+/// Connects to an app's port on the node's own network, and only if a process of
+/// the same user answers: whenever the app does not listen, another may. Of another
+/// host nothing is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnPort(pub(crate) SocketAddr);
+
+impl Connect for OwnPort {
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(async {
+            let stream = TcpStream::connect(self.0).await?;
+            refuse_itself(&stream)?;
+            let (here, there) = (stream.local_addr()?, stream.peer_addr()?);
+            let on_this_node = here.ip() == there.ip() || node::is_here(there.ip());
+            if on_this_node && let Err(refused) = check_peer(here, there).await {
+                // Not a byte, and no end of a stream either.
+                let _ = stream.set_zero_linger();
+                return Err(refused);
+            }
+            Ok(Stream::Tcp(stream))
+        })
+    }
+}
+
+/// How often a connection's other end is looked for that does not show. The list is
+/// no snapshot, and what changes while it is read may be missing in it.
+const LOOKS: u32 = 5;
+
+async fn check_peer(here: SocketAddr, there: SocketAddr) -> io::Result<()> {
+    let me = geteuid().as_raw();
+    for _ in 0..LOOKS {
+        match procnet::peer(here, there, me) {
+            procnet::Peer::User(uid) if uid == me => return Ok(()),
+            procnet::Peer::User(uid) => {
+                let kind = io::ErrorKind::PermissionDenied;
+                return Err(io::Error::new(kind, Stranger { uid }));
+            }
+            procnet::Peer::Unseen => sleep(Duration::from_millis(1)).await,
+        }
+    }
+    let kind = io::ErrorKind::PermissionDenied;
+    Err(io::Error::new(kind, "nobody knows whose process answers"))
+}
+
+/// Another user, where the app should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a process of another user (uid {uid}) answers")]
+pub(crate) struct Stranger {
+    pub(crate) uid: u32,
 }
 
 /// Connects to the app, wherever it is.
@@ -73,48 +127,93 @@ impl Connect for Backend {
 }
 
 pub(crate) struct Supervisor {
-    pub(crate) request: RunRequest,
+    pub(crate) home: Home,
     pub(crate) network: Network,
-    pub(crate) node: Node,
-    pub(crate) job: Option<Job>,
-    pub(crate) registry: Registry,
-    pub(crate) connection: Connection,
     pub(crate) listener: Option<TcpListener>,
     pub(crate) control: Control,
     pub(crate) backend: Backend,
     pub(crate) terminal: Option<OwnedFd>,
     /// Children from before the keeper, of a shell that became us with exec.
     pub(crate) strangers: Vec<i32>,
-    pub(crate) notice: Box<dyn Fn(Notice) + Send + Sync>,
+    /// At the process limit: nothing is done while the keeper starts processes.
+    pub(crate) one_by_one: bool,
+    /// Until the keeper has built everything.
+    pub(crate) unfinished: bool,
+    /// Whether the home may tell of the app.
+    pub(crate) told: bool,
 }
 
 /// The TLS end at work.
 struct Serving {
     handle: Handle,
-    task: JoinHandle<ood_relay::Result<()>>,
-    leaf: Leaf,
+    running: Running,
+    leaf: Arc<Leaf>,
 }
 
-/// The certificate that answers, and when it must be replaced.
-struct Leaf {
-    certificate: Certificate,
-    renew_at: OffsetDateTime,
-    authority: Authority,
+/// The TLS end's task, which is asked for its outcome once.
+struct Running(Option<JoinHandle<ood_relay::Result<()>>>);
+
+impl Running {
+    /// Why it has ended, which it does not unless it is told. Pending for ever if
+    /// that is known already.
+    async fn failed(&mut self) -> Error {
+        let Some(task) = &mut self.0 else {
+            return pending().await;
+        };
+        let ended = task.await;
+        self.0 = None;
+        let lost = |why| Error::system("keep the TLS end running", why);
+        match ended {
+            Ok(Ok(())) => lost(io::Error::other("it has ended by itself")),
+            Ok(Err(error)) => error.into(),
+            Err(error) => lost(io::Error::other(error)),
+        }
+    }
+
+    /// Waits for its end, if it has not ended yet.
+    async fn finish(&mut self, limit: Duration) {
+        if let Some(task) = self.0.take() {
+            let _ = timeout(limit, task).await;
+        }
+    }
+}
+
+/// Something that is done in the home, one at a time.
+type Errand = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+enum Done {
+    /// Whether the session is registered.
+    Published(Result<bool>),
+    Looked(Box<Result<Looked>>),
+}
+
+/// What an errand in the home has come back with; never if there is none.
+async fn done(errand: &mut Option<Errand>) -> Done {
+    match errand {
+        Some(errand) => errand.await,
+        None => pending().await,
+    }
 }
 
 impl Supervisor {
     /// Runs to the end; whatever comes of it, nothing is left behind.
     pub(crate) async fn run(mut self) -> Result<u8> {
-        let outcome = self.serve().await;
-        if let Some(terminal) = &self.terminal {
-            terminal::take_back(terminal);
+        let mut turn = Turn::new(self.terminal.take());
+        let outcome = self.serve(&mut turn).await;
+        turn.take_back();
+        let home = self.home.clone();
+        let told = self.told;
+        let forget = async move {
+            if told {
+                // A home that hangs is not waited for: the next command prunes.
+                let _ = timeout(FAREWELL, apart(move || home.forget())).await;
+            }
+        };
+        if self.unfinished {
+            // A keeper that still builds may be waiting for something, and would not
+            // hear that it should end. There is nothing that it must take away.
+            processes::kill_descendants(&self.strangers);
         }
-        forget(
-            &self.registry,
-            &self.node,
-            self.request.publish.as_ref(),
-            &self.connection,
-        );
         // Its socket is the keeper's order to end.
         drop(self.control);
         // A process namespace ends with its keeper. Without one, what a keeper
@@ -127,49 +226,63 @@ impl Supervisor {
                 ..
             }
         );
-        wait_for_orphans(&self.strangers, lost && adopted).await;
+        tokio::join!(forget, wait_for_orphans(&self.strangers, lost && adopted));
         outcome
     }
 
-    async fn serve(&mut self) -> Result<u8> {
+    async fn serve(&mut self, turn: &mut Turn) -> Result<u8> {
         let mut signals = Signals::new()?;
-        let (leaf, identity) = self.mint()?;
-        self.built().await?;
-        let mut serving = self.open(leaf, identity)?;
+        let prepared = tokio::select! {
+            number = signals.end() => return Ok(code_of(number)),
+            prepared = self.prepare() => prepared,
+        };
+        let mut serving = prepared?;
+        self.unfinished = false;
         let started = Instant::now();
-        self.start().await?;
-        let outcome = self.watch(&mut serving, &mut signals, started).await;
+        let begun = tokio::select! {
+            number = signals.end() => Ok(Some(code_of(number))),
+            begun = self.start(turn) => begun.map(|()| None),
+        };
+        let outcome = match begun {
+            Ok(None) => self.watch(&mut serving, &mut signals, turn, started).await,
+            Ok(Some(code)) => Ok(code),
+            Err(error) => Err(error),
+        };
         // What the app has answered last may still be on its way.
         serving.handle.drain(LAST_WORDS);
-        let _ = timeout(LAST_WORDS + FAREWELL, &mut serving.task).await;
+        serving.running.finish(LAST_WORDS + FAREWELL).await;
         outcome
     }
 
-    /// A leaf for this node whose key exists in this process's memory only.
-    fn mint(&self) -> Result<(Leaf, Identity)> {
-        let at = now();
-        let authority = Authority::ensure(&self.request.pki, &self.request.site, at)?;
-        let host = PeerName::parse(&self.connection.host)?;
-        if !authority.permits(&host) {
-            (self.notice)(Notice::Degraded(format!(
-                "your authority may not sign for {host}, so the portal will refuse this app under that name; see: ood-ca show"
-            )));
-        }
-        let ttl = scheduler::leaf_lifetime(self.job.as_ref(), &self.request.site, at);
-        let issued = authority.issue(&self.node.leaf(&authority, ttl)?, at)?;
-        for notice in &issued.notices {
-            (self.notice)(Notice::Degraded(notice.to_string()));
-        }
-        let certificate = issued.certificate.clone();
-        let life = certificate.not_after() - at;
-        let leaf = Leaf {
-            // A fifth of its life is left then, give or take, so that jobs that
-            // started together do not renew together.
-            renew_at: at + life * (4_f64 / 5.0 - jitter()? / 20.0),
-            certificate,
-            authority,
+    /// Makes the TLS end while the keeper builds.
+    async fn prepare(&mut self) -> Result<Serving> {
+        let request = &self.home.request;
+        let options = IngressOptions {
+            mode: request.mode,
+            tls_min: request.site.tls_min,
+            headers: request.headers.clone(),
+            limits: limits(getrlimit(Resource::Nofile).current),
+            log: Arc::clone(&request.log),
+            ..IngressOptions::default()
         };
-        Ok((leaf, Identity::from_issued(issued)?))
+        let listener = self.listener.take().ok_or(Error::KeeperLost)?;
+        let (home, backend) = (self.home.clone(), self.backend.clone());
+        let opened = async { apart(move || home.open(listener, backend, options)).await? };
+        let (leaf, ingress) = if self.one_by_one {
+            self.built().await?;
+            opened.await?
+        } else {
+            tokio::try_join!(opened, self.built())?.0
+        };
+        Ok(Serving {
+            handle: ingress.handle(),
+            running: Running(Some(tokio::spawn(ingress.run()))),
+            leaf: Arc::new(leaf),
+        })
+    }
+
+    fn tell(&self, notice: Notice) {
+        (self.home.notice)(notice);
     }
 
     async fn built(&self) -> Result<()> {
@@ -178,7 +291,7 @@ impl Supervisor {
                 // What made the keeper's process namespace has ended by now.
                 reap();
                 for notice in notices {
-                    (self.notice)(Notice::Degraded(notice));
+                    self.tell(Notice::Degraded(notice));
                 }
                 Ok(())
             }
@@ -198,33 +311,15 @@ impl Supervisor {
             .ok_or(Error::KeeperLost)
     }
 
-    fn open(&mut self, leaf: Leaf, identity: Identity) -> Result<Serving> {
-        let options = IngressOptions {
-            mode: self.request.mode,
-            tls_min: self.request.site.tls_min,
-            headers: self.request.headers.clone(),
-            log: Arc::clone(&self.request.log),
-            ..IngressOptions::default()
-        };
-        let listener = self.listener.take().ok_or(Error::KeeperLost)?;
-        let trust = TrustSource::pki_dir(self.request.pki.clone());
-        let ingress = Ingress::new(listener, identity, trust, self.backend.clone(), options)?;
-        Ok(Serving {
-            handle: ingress.handle(),
-            task: tokio::spawn(ingress.run()),
-            leaf,
-        })
-    }
-
-    async fn start(&self) -> Result<()> {
-        self.control.start();
+    async fn start(&self, turn: &mut Turn) -> Result<()> {
+        self.control.start(turn.start());
         match self.event().await? {
             Event::Started => Ok(()),
             Event::NotStarted(number) => {
-                let first = self.request.command.first();
+                let first = self.home.request.command.first();
                 Err(Error::Start {
                     command: first.map_or_else(String::new, |c| c.to_string_lossy().into_owned()),
-                    source: std::io::Error::from_raw_os_error(number),
+                    source: io::Error::from_raw_os_error(number),
                 })
             }
             _ => Err(Error::KeeperLost),
@@ -233,153 +328,178 @@ impl Supervisor {
 
     /// Until the app has ended.
     async fn watch(
-        &self,
+        &mut self,
         serving: &mut Serving,
         signals: &mut Signals,
+        turn: &mut Turn,
         started: Instant,
     ) -> Result<u8> {
-        let mut answered = pin!(self.answered());
-        let mut waiting = true;
-        let mut stopped = false;
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut answered = pin!(answered(self.home.clone(), self.backend.clone()));
+        let (mut waiting, mut to_publish, mut registered) = (true, false, false);
+        let mut errand: Option<Errand> = None;
+        let mut next_look = Instant::now() + until_look(&serving.leaf, now());
         loop {
+            if to_publish && errand.is_none() {
+                to_publish = false;
+                self.told = true;
+                errand = Some(publish(self.home.clone(), Arc::clone(&serving.leaf)));
+            }
             tokio::select! {
                 event = self.event() => match event? {
                     Event::Exited(code) => return Ok(code),
-                    Event::Stopped => stopped = self.stop_too(),
-                    Event::OutboundLost => (self.notice)(Notice::Degraded(
+                    Event::Stopped if turn.stopped() => self.control.go_on(true),
+                    Event::OutboundLost => self.tell(Notice::Degraded(
                         "the program that brought the app's connections out has ended: the app can be reached, but reaches nobody".into(),
                     )),
                     _ => {}
                 },
-                number = signals.next() => match number {
-                    // As process 1, or as the one who adopts orphans.
-                    number if number == CHILD => reap(),
-                    number if number != CONTINUE => self.control.signal(number),
-                    _ if stopped => {
-                        stopped = false;
-                        let foreground = self.terminal.as_ref().is_some_and(terminal::is_ours);
-                        self.control.go_on(foreground);
-                    }
-                    _ => {}
-                },
+                number = signals.next() => self.pass_on(number, turn),
                 result = &mut answered, if waiting => {
                     waiting = false;
                     result?;
-                    self.publish(serving, started)?;
+                    to_publish = true;
                 },
-                _ = look.tick() => self.renew_if_due(serving, !waiting),
-                ended = &mut serving.task => {
-                    ended.map_err(|e| Error::system("keep the TLS end running", std::io::Error::other(e)))??;
-                    return Err(Error::KeeperLost);
+                () = sleep_until(next_look), if errand.is_none() => {
+                    errand = Some(look(self.home.clone(), Arc::clone(&serving.leaf), self.told, registered));
+                },
+                done = done(&mut errand) => {
+                    errand = None;
+                    match done {
+                        Done::Published(result) => {
+                            registered = result?;
+                            self.tell(Notice::Ready {
+                                connection: self.home.connection.clone(),
+                                after: started.elapsed(),
+                            });
+                        }
+                        Done::Looked(result) => {
+                            next_look = Instant::now() + self.renewed(*result, serving, &mut registered);
+                        }
+                    }
+                },
+                error = serving.running.failed() => return Err(error),
+            }
+        }
+    }
+
+    /// Uses what a look at the certificate has brought; when to look again.
+    fn renewed(
+        &self,
+        looked: Result<Looked>,
+        serving: &mut Serving,
+        registered: &mut bool,
+    ) -> Duration {
+        let looked = match looked {
+            Ok(looked) => looked,
+            Err(error) => {
+                self.tell(Notice::NotRenewed(error));
+                return until_retry(&serving.leaf, now());
+            }
+        };
+        let renewed = looked.fresh.is_some();
+        if let Some((leaf, identity)) = looked.fresh {
+            serving.handle.replace_identity(identity);
+            serving.leaf = Arc::new(leaf);
+        }
+        match &looked.registered {
+            Some(Err(error)) if renewed => self.tell(Notice::Degraded(format!(
+                "the session's registration could not be renewed: {error}"
+            ))),
+            _ if renewed => self.tell(Notice::Renewed),
+            _ => {}
+        }
+        if let Some(result) = looked.registered {
+            *registered = result.is_ok();
+        }
+        until_look(&serving.leaf, now())
+    }
+
+    /// Hands a signal on to the app.
+    fn pass_on(&self, number: i32, turn: &mut Turn) {
+        match number {
+            // As process 1, or as the one who adopts orphans.
+            CHILD => reap(),
+            CONTINUE => {
+                if let Some(foreground) = turn.go_on() {
+                    self.control.go_on(foreground);
+                }
+            }
+            number => {
+                self.control.signal(number);
+                if matches!(number, TERMINATE | HANGUP) {
+                    // If it has stopped, which we may not know yet, it would not
+                    // hear of it before.
+                    self.control.go_on(turn.go_on().unwrap_or(false));
                 }
             }
         }
     }
+}
 
-    /// The app was stopped: from the terminal, so that the shell must see us
-    /// stop; or by somebody who will let it go on.
-    fn stop_too(&self) -> bool {
-        let Some(terminal) = &self.terminal else {
-            return false;
-        };
-        terminal::take_back(terminal);
-        terminal::stop();
-        true
-    }
-
-    async fn answered(&self) -> Result<()> {
-        let request = &self.request;
-        let host = match &request.target {
-            Target::Tcp(address) => address.to_string(),
-            Target::Unix(_) => "localhost".into(),
-        };
-        let limit = request.ready_timeout;
-        if !ready::wait(&self.backend, request.ready, &host, limit).await {
-            return Err(Error::NotReady {
-                target: request.target.to_string(),
-                limit,
-            });
-        }
-        match (&request.target, self.network) {
-            (Target::Tcp(address), Network::Host) => owned_by_us(*address, request),
-            _ => Ok(()),
-        }
-    }
-
-    fn publish(&self, serving: &Serving, started: Instant) -> Result<()> {
-        self.register(serving)?;
-        if let Some(file) = &self.request.publish {
-            file.write(&self.connection)?;
-        }
-        (self.notice)(Notice::Ready {
-            connection: self.connection.clone(),
-            after: started.elapsed(),
-        });
-        Ok(())
-    }
-
-    fn register(&self, serving: &Serving) -> Result<()> {
-        let record = Record {
-            session: self.connection.session.clone(),
-            host: self.connection.host.clone(),
-            port: self.connection.port,
-            holder: Some(Holder::this()?),
-            job: self.job.as_ref().map(JobId::from),
-            created: now(),
-            expires: serving.leaf.certificate.not_after(),
-            command: program_name(&self.request.command),
-        };
-        self.registry
-            .register(&record, &self.node.registered_names())
-    }
-
-    /// A new leaf when the old one's time is nearly over, or when the authority
-    /// that signed it has been replaced.
-    fn renew_if_due(&self, serving: &mut Serving, registered: bool) {
-        let replaced = !serving.leaf.authority.is_current().unwrap_or(true);
-        if now() < serving.leaf.renew_at && !replaced {
-            return;
-        }
-        let renewed = self.mint().and_then(|(leaf, identity)| {
-            serving.handle.replace_identity(identity);
-            serving.leaf = leaf;
-            if registered {
-                self.register(serving)?;
-            }
-            Ok(())
-        });
-        (self.notice)(match renewed {
-            Ok(()) => Notice::Renewed,
-            Err(error) => Notice::NotRenewed(error),
-        });
+/// Waits until the app answers, and nobody else in its place.
+async fn answered(home: Home, backend: Backend) -> Result<()> {
+    let request = &home.request;
+    let host = match &request.target {
+        Target::Tcp(address) => address.to_string(),
+        Target::Unix(_) => "localhost".into(),
+    };
+    let target = request.target.to_string();
+    let limit = request.ready_timeout;
+    match ready::wait(&backend, request.ready, &host, limit).await {
+        ready::Answer::Yes => Ok(()),
+        ready::Answer::From(Stranger { uid }) => Err(Error::NotOurs { target, uid }),
+        ready::Answer::No => Err(Error::NotReady { target, limit }),
     }
 }
 
-/// On the node's own network another user may have been first at the app's port,
-/// and would now be shown to the owner's browser as the app.
-fn owned_by_us(address: std::net::SocketAddr, request: &RunRequest) -> Result<()> {
-    let me = rustix::process::geteuid().as_raw();
-    let listening = procnet::of_process("self").unwrap_or_default();
-    let there = listening.iter().filter(|l| {
-        let any = l.address.ip().is_unspecified();
-        l.protocol == procnet::Protocol::Tcp
-            && l.address.port() == address.port()
-            && (any || l.address.ip().to_canonical() == address.ip().to_canonical())
-    });
-    match there.map(|l| l.uid).find(|uid| *uid != me) {
-        Some(uid) => Err(Error::NotOurs {
-            target: request.target.to_string(),
-            uid,
-        }),
-        None => Ok(()),
+fn publish(home: Home, leaf: Arc<Leaf>) -> Errand {
+    Box::pin(async move {
+        let published = apart(move || home.publish(leaf.certificate.not_after())).await;
+        Done::Published(published.and_then(|result| result))
+    })
+}
+
+fn look(home: Home, leaf: Arc<Leaf>, told: bool, registered: bool) -> Errand {
+    Box::pin(async move {
+        let looked = apart(move || home.look(&leaf, told, registered)).await;
+        Done::Looked(Box::new(looked.and_then(|result| result)))
+    })
+}
+
+/// Until the certificate is looked at: exactly when it is due, if that is soon.
+fn until_look(leaf: &Leaf, at: OffsetDateTime) -> Duration {
+    between_looks(leaf.renew_at - at)
+}
+
+/// The same where it could not be renewed: several times in what it has left.
+fn until_retry(leaf: &Leaf, at: OffsetDateTime) -> Duration {
+    between_looks((leaf.certificate.not_after() - at) / 4)
+}
+
+fn between_looks(wanted: time::Duration) -> Duration {
+    // What is over already is no duration of this kind.
+    let wanted = Duration::try_from(wanted).unwrap_or_default();
+    wanted.clamp(SHORTEST_LOOK, LOOK)
+}
+
+/// How many clients there is room for, by the number of files that may be open. Each
+/// connection takes two, and some are needed for everything else. Too few clients
+/// would be no use at all.
+fn limits(open_files: Option<u64>) -> Limits {
+    let default = Limits::default();
+    let Some(files) = open_files.and_then(|files| usize::try_from(files).ok()) else {
+        return default;
+    };
+    Limits {
+        connections: (files.saturating_sub(64) / 2).clamp(8, default.connections),
+        handshakes: (files / 8).clamp(4, default.handshakes),
+        ..default
     }
 }
 
-/// From 0 to 1.
-fn jitter() -> Result<f64> {
-    Ok(f64::from(u32::from_ne_bytes(crate::random::<4>()?)) / f64::from(u32::MAX))
+/// What a shell calls the end by a signal.
+fn code_of(number: i32) -> u8 {
+    u8::try_from(128 + number).unwrap_or(u8::MAX)
 }
 
 /// Until the keeper and every process that came to us is gone. `end` ends those
@@ -403,31 +523,44 @@ fn reap() {
     while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
 }
 
-/// Signals that are handed on to the app.
+/// Signals that stay what they are for us: what stops from the terminal, what says
+/// that a program has failed, and what writing causes, which is ours and not the
+/// app's.
+const OUR_OWN: [i32; 14] = [
+    libc::SIGKILL,
+    libc::SIGSTOP,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+    libc::SIGSYS,
+    libc::SIGPIPE,
+    libc::SIGXFSZ,
+];
+
+/// Signals that end nobody who has nothing to say about them.
+const HARMLESS: [i32; 3] = [CONTINUE, libc::SIGURG, libc::SIGWINCH];
+
+/// Signals that are handed on to the app: all that there are, the realtime ones too,
+/// which batch systems let users choose.
 struct Signals(Vec<(i32, Signal)>);
 
 impl Signals {
     fn new() -> Result<Self> {
         let ignored = terminal::ignored_signals();
-        let wanted = [
-            SignalKind::hangup(),
-            SignalKind::interrupt(),
-            SignalKind::quit(),
-            SignalKind::user_defined1(),
-            SignalKind::user_defined2(),
-            SignalKind::alarm(),
-            SignalKind::terminate(),
-            SignalKind::child(),
-            SignalKind::from_raw(CONTINUE),
-            SignalKind::window_change(),
-        ];
-        let wanted = wanted.iter().filter(|kind| {
-            let number = kind.as_raw_value();
+        let realtime = libc::SIGRTMIN()..=libc::SIGRTMAX();
+        let wanted = (1..=libc::SIGSYS).chain(realtime).filter(|number| {
             // Whoever wants them ignored wants the app to ignore them too.
-            number == CHILD || ignored & (1 << (number - 1)) == 0
+            let ignored = ignored & (1 << (number - 1)) != 0;
+            !OUR_OWN.contains(number) && (!ignored || *number == CHILD)
         });
-        let all: std::io::Result<Vec<_>> = wanted
-            .map(|kind| Ok((kind.as_raw_value(), signal(*kind)?)))
+        let all: io::Result<Vec<_>> = wanted
+            .map(|number| Ok((number, signal(SignalKind::from_raw(number))?)))
             .collect();
         all.map(Signals)
             .map_err(|e| Error::system("listen for signals", e))
@@ -444,5 +577,84 @@ impl Signals {
             std::task::Poll::Pending
         })
         .await
+    }
+
+    /// The next one that ends a program which has nothing to say about it.
+    async fn end(&mut self) -> i32 {
+        loop {
+            match self.next().await {
+                CHILD => reap(),
+                number if HARMLESS.contains(&number) => {}
+                number => return number,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(future)
+    }
+
+    #[test]
+    fn the_end_of_the_tls_end_is_told_once_and_then_not_waited_for() {
+        block_on(async {
+            let fails = async {
+                let why = io::Error::other("no more");
+                let action = "take connections";
+                Err(ood_relay::Error::Io {
+                    action,
+                    source: why,
+                })
+            };
+            let mut running = Running(Some(tokio::spawn(fails)));
+            let error = running.failed().await;
+            assert_eq!(error.to_string(), "cannot take connections: no more");
+            let again = timeout(Duration::from_millis(20), running.failed()).await;
+            assert!(again.is_err());
+            running.finish(Duration::from_secs(30)).await;
+        });
+    }
+
+    #[test]
+    fn a_leaf_is_looked_at_when_it_is_due() {
+        let seconds = |wanted| between_looks(time::Duration::seconds(wanted)).as_secs();
+        let wanted = [-5, 0, 1, 12, 20, 86_400];
+        assert_eq!(wanted.map(seconds), [1, 1, 1, 12, 20, 20]);
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_clients_as_files_may_be_open() {
+        let room = |files| {
+            let limits = limits(files);
+            (limits.connections, limits.handshakes)
+        };
+        assert_eq!(room(None), (1024, 128));
+        assert_eq!(room(Some(1 << 20)), (1024, 128));
+        assert_eq!(room(Some(1024)), (480, 128));
+        assert_eq!(room(Some(256)), (96, 32));
+        assert_eq!(room(Some(20)), (8, 4));
+    }
+
+    #[test]
+    fn a_connection_that_meets_itself_is_refused() {
+        block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let own = socket.local_addr().unwrap();
+            let stream = socket.connect(own).await.unwrap();
+            let refused = refuse_itself(&stream).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            drop(stream);
+            // The port is the app's to take at once.
+            std::net::TcpListener::bind(own).unwrap();
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! The leaf that answers: for whom, how long, and where its key is.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ca_core::Certificate;
@@ -59,6 +60,13 @@ fn it_names_the_node_and_lives_as_long_as_the_job() {
     alice.set("SLURM_JOB_END_TIME", in_seconds(5 * 3600 + 60));
     let mut job = alice.job("--outbound none", APP);
     assert_eq!(hours_left(&leaf_at(job.ready().port)), 5);
+    drop(job);
+
+    // But not so short that it would hardly be of use.
+    alice.set("SLURM_JOB_END_TIME", in_seconds(30));
+    let mut job = alice.job("--outbound none", APP);
+    let leaf = leaf_at(job.ready().port);
+    assert_eq!((leaf.not_after() - ca_core::now()).whole_minutes(), 4);
 }
 
 /// What shows a key of ours: the words of PEM, and of its DER the part before the
@@ -185,10 +193,13 @@ fn its_key_is_never_on_a_disk() {
 fn it_is_renewed_in_time_and_open_connections_go_on() {
     let node = Node::new();
     let alice = node.user();
-    // 70 s, of which a fifth is left when it is looked at.
-    alice.set("SLURM_JOB_ID", "4711");
-    alice.set("SLURM_JOB_END_TIME", in_seconds(75));
-    let mut job = alice.job("--outbound none", APP);
+    // The shortest that a site can want, of which a fifth is left when it is
+    // renewed: less than the time between two looks.
+    let site = node.path().join("site.yml");
+    fs::write(&site, "leaf_lifetime: 1m\n").unwrap();
+    fs::set_permissions(&site, fs::Permissions::from_mode(0o644)).unwrap();
+    let flags = format!("--config {} --outbound none", site.display());
+    let mut job = alice.job(&flags, APP);
     let port = job.ready().port;
     let first = leaf_at(port);
     let second = eventually("a new leaf answers", Duration::from_secs(100), || {

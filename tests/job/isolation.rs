@@ -3,9 +3,10 @@
 //! cannot fail proves nothing.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 
-use ood_ca_tests::eventually;
+use ood_ca_tests::{eventually, require_tool};
 use serde_json::Value;
 
 use crate::setup::{APP, Job, NODE, Node, PATIENCE, User, ask, get, processes_of};
@@ -317,6 +318,123 @@ fn a_socket_that_another_user_has_put_in_the_place_of_the_apps_is_not_spoken_to(
     let answer = ask(port, Some(&alice.home), &alice.home, request);
     assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
     assert!(!answer.contains("stolen"), "{answer}");
+}
+
+/// Waits at a port of the node, and says what it is sent. With `deaf` it does not
+/// even take the connections.
+const IMPOSTOR: &str = r#"
+import socket, sys
+server = socket.create_server((sys.argv[1], 8080))
+print("listens", flush=True)
+if sys.argv[2] == "deaf": __import__("time").sleep(600)
+while True:
+    stream = server.accept()[0]
+    try:
+        print("got", stream.recv(4096), flush=True)
+        stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen")
+    except OSError: print("got nothing", flush=True)
+"#;
+
+#[test]
+fn another_user_who_takes_the_apps_port_on_the_nodes_network_gets_nothing() {
+    let node = Node::new();
+    let (alice, mallory) = (node.user(), node.user());
+    // Without keep-alive; and it leaves its port to others for a while.
+    let app = APP.replace("HTTP/1.1", "HTTP/1.0").replace(
+        "server.serve_forever()",
+        r#"
+import signal, threading
+leave, again = threading.Event(), threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: leave.set())
+signal.signal(signal.SIGUSR2, lambda *_: again.set())
+address = server.server_address
+while True:
+    threading.Thread(target=server.serve_forever).start()
+    while not leave.wait(0.01): pass
+    server.shutdown(); server.server_close(); leave.clear(); print("left", flush=True)
+    while not again.wait(0.01): pass
+    again.clear(); server = http.server.ThreadingHTTPServer(address, Handler); print("back", flush=True)
+"#,
+    );
+    alice.set("TOKEN", "secret-of-the-app");
+    let flags = "--network host --allow-unisolated --to 127.0.0.1:8080 --header-env X-Token=TOKEN";
+    let mut job = alice.job(flags, &app);
+    let port = job.ready().port;
+    let request = "GET / HTTP/1.1\r\nHost: n1\r\nCookie: secret\r\nConnection: close\r\n\r\n";
+    let asked = || ask(port, Some(&alice.home), &alice.home, request);
+    let answer = asked();
+    assert!(answer.contains(" 200 OK"), "{answer}");
+    for (turn, (address, how)) in [
+        ("127.0.0.1", "open"),
+        ("0.0.0.0", "open"),
+        ("127.0.0.1", "deaf"),
+        ("0.0.0.0", "deaf"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        job.signal(rustix::process::Signal::USR1);
+        eventually("the app has left", PATIENCE, || {
+            (job.said().matches("left").count() == turn + 1).then_some(())
+        });
+        let python = mallory.run("python3").args(["-u", "-c", IMPOSTOR]);
+        let impostor = python.args([address, how]).start();
+        eventually("somebody else listens", PATIENCE, || {
+            TcpStream::connect("127.0.0.1:8080").ok()
+        });
+        let answer = asked();
+        assert!(answer.starts_with("HTTP/1.1 502"), "{how}: {answer}");
+        assert!(!answer.contains("stolen"), "{how}: {answer}");
+        let said = impostor.terminate().stdout;
+        assert!(!said.contains("secret"), "{how}: {said}");
+        assert!(!said.contains("GET"), "{how}: {said}");
+        assert_eq!(said.contains("got"), how == "open", "{how}: {said}");
+        // And the app is found again.
+        job.signal(rustix::process::Signal::USR2);
+        eventually("the app is back", PATIENCE, || {
+            (job.said().matches("back").count() == turn + 1).then_some(())
+        });
+        assert!(asked().contains(" 200 OK"), "{how}");
+    }
+}
+
+#[test]
+fn an_app_at_another_address_of_the_node_is_known_as_well() {
+    let node = Node::new();
+    let alice = node.user();
+    let flags = format!("--network host --allow-unisolated --to {NODE}:8080");
+    let mut job = alice.job(&flags, APP);
+    let port = job.ready().port;
+    assert!(get(port, &alice.home, "/", "").is_some());
+    drop(job);
+    crate::setup::web_server((NODE, 8080).into(), "not the app");
+    let mut job = alice.job(&flags, "import time; time.sleep(600)");
+    assert_eq!(job.code(), 125, "{}", job.said());
+    let said = job.said();
+    assert!(said.contains("belongs to another user (uid 0)"), "{said}");
+}
+
+/// Every connection to that port then comes from it.
+const ONE_PORT: &str = "echo 8080 8080 > /proc/sys/net/ipv4/ip_local_port_range";
+
+#[test]
+fn a_connection_that_meets_itself_is_not_taken_for_the_app() {
+    let node = Node::new();
+    let alice = node.user();
+    let sleeps = "print('up', flush=True)\nimport time; time.sleep(600)";
+    let mut job = alice.job("--outbound none --tcp --ready-timeout 3s", sleeps);
+    job.expect_said("up");
+    let app = alice.process("python3").to_string();
+    let enter = ood_ca_tests::Run::new(require_tool("nsenter"));
+    let enter = enter.args(["--net", "--target", &app, "sh", "-c", ONE_PORT]);
+    enter.output().assert_ok();
+    assert_eq!(job.code(), 125, "{}", job.said());
+
+    let shell = ood_ca_tests::Run::new("sh").args(["-c", ONE_PORT]);
+    shell.output().assert_ok();
+    let flags = "--network host --allow-unisolated --to 127.0.0.1:8080 --tcp --ready-timeout 1s";
+    let mut job = alice.job(flags, sleeps);
+    assert_eq!(job.code(), 125, "{}", job.said());
 }
 
 #[test]

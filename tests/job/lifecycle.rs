@@ -8,7 +8,7 @@ use ood_ca_tests::tls::Server;
 use ood_ca_tests::{eventually, require_tool};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::setup::{APP, Node, PATIENCE, assert_all_gone, get, processes_of, session_files};
+use crate::setup::{APP, Node, PATH, PATIENCE, assert_all_gone, get, processes_of, session_files};
 
 #[test]
 fn the_apps_exit_code_is_passed_on() {
@@ -341,4 +341,168 @@ fn children_of_the_shell_that_became_it_are_left_alone() {
     });
     let left = alice.process("sleep");
     kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn signals_that_batch_systems_choose_reach_the_app_too() {
+    let node = Node::new();
+    let alice = node.user();
+    let script = r#"
+import signal
+for number in (signal.SIGXCPU, signal.SIGIO, signal.SIGPWR, signal.SIGURG, signal.SIGRTMIN, signal.SIGRTMIN + 5, signal.SIGRTMAX):
+    signal.signal(number, lambda number, _: print("got", int(number), flush=True))
+print("up", flush=True)
+while True: signal.pause()
+"#;
+    for flags in ["--outbound none", "--outbound none --no-pidns"] {
+        let job = alice.job(flags, script);
+        job.expect_said("up");
+        for number in [24, 29, 30, 23, 34, 39, 64] {
+            let words = [format!("-{number}"), job.pid().to_string()];
+            let kill = ood_ca_tests::Run::new(require_tool("kill"));
+            kill.args(words).output().assert_ok();
+            job.expect_said(&format!("got {number}\n"));
+        }
+    }
+}
+
+#[test]
+fn a_stopped_app_hears_that_it_shall_end() {
+    let node = Node::new();
+    let alice = node.user();
+    for flags in ["--outbound none", "--outbound none --no-pidns"] {
+        let mut job = alice.job(
+            flags,
+            "print('up', flush=True)\nimport time; time.sleep(600)",
+        );
+        job.expect_said("up");
+        let app = Pid::from_raw(alice.process("python3")).unwrap();
+        kill_process(app, Signal::STOP).unwrap();
+        let status = format!("/proc/{}/status", app.as_raw_nonzero());
+        eventually("the app is stopped", PATIENCE, || {
+            let status = std::fs::read_to_string(&status).unwrap();
+            status.contains("State:\tT").then_some(())
+        });
+        job.signal(Signal::TERM);
+        assert_eq!(job.code(), 143, "{}", job.said());
+    }
+}
+
+#[test]
+fn ignored_and_blocked_signals_are_the_apps_as_they_were() {
+    let node = Node::new();
+    let alice = node.user();
+    let show = ["grep", "-E", "^Sig(Ign|Blk):", "/proc/self/status"];
+    let program = alice.program();
+    // 32 and 33 are the C library's own.
+    let shown = |outcome: ood_ca_tests::Outcome| {
+        let said = outcome.assert_ok().stdout;
+        let masks = said.lines().map(|line| {
+            let (name, mask) = line.split_once(":\t").unwrap();
+            let mask = u64::from_str_radix(mask, 16).unwrap();
+            format!("{name} {:x}", mask & !(3 << 31))
+        });
+        masks.collect::<Vec<_>>()
+    };
+    let around = [
+        "exec \"$@\"",
+        "trap '' PIPE CHLD HUP USR2 INT; exec \"$@\"",
+        "trap '' CHLD; exec \"$@\"",
+        "exec env --block-signal=USR1 --block-signal=CHLD --ignore-signal=PIPE \"$@\"",
+    ];
+    for script in around {
+        let plain = alice.run("sh").args(["-c", script, "sh"]).args(show);
+        let plain = shown(plain.output());
+        assert_eq!(plain.len(), 2, "{plain:?}");
+        for more in ["", "--no-pidns"] {
+            let run = alice.run("sh").args(["-c", script, "sh"]);
+            let run = run.args([&program]).args(["run", "--outbound", "none"]);
+            let run = run.args(more.split_whitespace()).args(["--"]).args(show);
+            assert_eq!(shown(run.output()), plain, "{script} {more}");
+        }
+    }
+}
+
+#[test]
+fn it_can_be_ended_while_the_namespaces_are_built() {
+    use std::os::unix::fs::PermissionsExt;
+    let node = Node::new();
+    let alice = node.user();
+    // A way out that never says that it is ready.
+    let tools = alice.home.dir("tools");
+    let pasta = tools.join("pasta");
+    std::fs::write(&pasta, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    std::fs::set_permissions(&pasta, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&tools, std::fs::Permissions::from_mode(0o755)).unwrap();
+    alice.set("PATH", format!("{}:{PATH}", tools.display()));
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let mut job = alice.job("--outbound pasta", "print('started')");
+        alice.process("sleep");
+        let asked = Instant::now();
+        job.signal(signal);
+        assert_eq!(job.code(), code, "{}", job.said());
+        assert!(asked.elapsed() < Duration::from_secs(3), "at once");
+        assert!(!job.said().contains("started"));
+        assert_all_gone(&alice, Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn an_app_whose_first_page_never_ends_counts_as_ready() {
+    let node = Node::new();
+    let alice = node.user();
+    let script = r#"
+import os, socket, time
+server = socket.create_server(("127.0.0.1", int(os.environ["OOD_JOB_APP_PORT"])))
+while True:
+    stream = server.accept()[0]
+    stream.recv(4096)
+    try:
+        stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        while True:
+            stream.sendall(b"data: more\n\n")
+            time.sleep(0.005)
+    except OSError: pass
+"#;
+    let mut job = alice.job("--outbound none --ready-timeout 20s", script);
+    job.ready();
+}
+
+#[test]
+fn an_app_that_takes_long_for_its_first_answer_is_asked_once_and_waited_for() {
+    let node = Node::new();
+    let alice = node.user();
+    // Longer than the five seconds after which it was once asked again.
+    let script = r#"
+import http.server, os, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print("asked", flush=True)
+        time.sleep(6)
+        self.send_response(200)
+        self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["OOD_JOB_APP_PORT"])), Handler).serve_forever()
+"#;
+    let mut job = alice.job("--outbound none --ready-timeout 50s", script);
+    job.ready();
+    assert_eq!(job.said().matches("asked").count(), 1, "{}", job.said());
+}
+
+#[test]
+fn a_place_that_cannot_be_written_to_is_an_error_before_anything_starts() {
+    let node = Node::new();
+    let alice = node.user();
+    let publish = [
+        "run", "--publish", "/etc/connection.json", "--outbound", "none",
+    ];
+    let command = ["--", "python3", "-c", "print('started')"];
+    let outcome = alice.ood_job(publish.into_iter().chain(command)).output();
+    let outcome = outcome.assert_refused(125, "Permission denied");
+    assert!(!outcome.stdout.contains("started"), "{outcome}");
+    // And what is tried leaves nothing.
+    let mut job = alice.job("--outbound none", "pass");
+    assert_eq!(job.code(), 0, "{}", job.said());
+    let left = std::fs::read_dir(alice.home.path()).unwrap();
+    let left: Vec<_> = left.map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, [".ood"]);
 }

@@ -9,10 +9,12 @@
 mod certificates;
 mod configs;
 mod doctor;
+mod hanging;
 mod headers;
 mod isolation;
 mod killed;
 mod lifecycle;
+mod limits;
 mod outbound;
 mod peers;
 mod ports;

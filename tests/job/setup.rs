@@ -91,8 +91,13 @@ impl Node {
 
     /// A user of this node.
     pub(crate) fn user(&self) -> User<'_> {
+        self.user_at(Home::of_somebody())
+    }
+
+    /// A user of this node whose home is this one.
+    pub(crate) fn user_at(&self, home: Home) -> User<'_> {
         User {
-            home: Home::of_somebody(),
+            home,
             env: RefCell::default(),
             node: self,
         }

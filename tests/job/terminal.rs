@@ -10,6 +10,7 @@ const DRIVER: &str = r#"
 import os, pty, select, sys, time
 child, terminal = pty.fork()
 if child == 0:
+    if sys.argv[2:]: os.execvp(sys.argv[2], sys.argv[2:])
     os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
 seen = b""
 def expect(text, start=0):
@@ -23,8 +24,10 @@ def expect(text, start=0):
             except OSError: sys.exit("ended early: %r" % seen)
     return len(seen)
 def type(text): os.write(terminal, text.encode())
-type("PS1='$ '; echo rea''dy\n")
-expect("ready")
+if not sys.argv[2:]:
+    type("PS1='$ '; echo rea''dy\n")
+    expect("ready")
+mark = 0
 for number, line in enumerate(open(sys.argv[1]).read().splitlines()):
     kind, _, text = line.partition(" ")
     if kind == "type": mark = len(seen); type(text.replace("\\n", "\n").replace("^C", "\x03").replace("^Z", "\x1a"))
@@ -32,17 +35,34 @@ for number, line in enumerate(open(sys.argv[1]).read().splitlines()):
 print("all seen")
 "#;
 
+/// How `ood-job` is started.
+#[derive(Clone, Copy)]
+enum Start {
+    /// By a line of a shell, with this behind it.
+    Shell(&'static str),
+    /// By the terminal's own first process, which no shell stands above.
+    Alone,
+}
+
 fn drive(flags: &str, app: &str, steps: &[&str]) {
+    drive_started(Start::Shell(""), flags, app, steps);
+}
+
+fn drive_started(start: Start, flags: &str, app: &str, steps: &[&str]) {
     let node = Node::new();
     let alice = node.user();
     let script = alice.home.join("app.py");
     fs::write(&script, app).unwrap();
     let command = format!(
-        "type {} run {flags} -- python3 {}\\n",
+        "{} run {flags} -- python3 {}",
         alice.program().display(),
         script.display()
     );
-    let mut lines = vec![command.as_str()];
+    let (typed, direct) = match start {
+        Start::Shell(rest) => (Some(format!("type {command}{rest}\\n")), ""),
+        Start::Alone => (None, command.as_str()),
+    };
+    let mut lines: Vec<&str> = typed.iter().map(String::as_str).collect();
     lines.extend(steps);
     let file = alice.home.join("steps");
     fs::write(&file, lines.join("\n")).unwrap();
@@ -50,6 +70,7 @@ fn drive(flags: &str, app: &str, steps: &[&str]) {
         .run("python3")
         .args(["-c", DRIVER])
         .args([&file])
+        .args(direct.split_whitespace())
         .output();
     assert!(outcome.stdout.contains("all seen"), "{outcome}");
 }
@@ -107,6 +128,70 @@ fn control_z_gives_the_shell_its_turn_and_fg_takes_it_back() {
                 "see the shells turn", "type fg\\n", "see run", "type back again\\n",
                 "see got <back again>", "type ^Z", "see Stopped", "type fg\\n", "see run",
                 "type twice\\n", "see got <twice>", "type ^C", "see KeyboardInterrupt", "see $ ",
+            ],
+        );
+    }
+}
+
+/// Reads lines until there are no more.
+const READER: &str =
+    "print('app ' + 'is up', flush=True)\nwhile True: print('got <' + input() + '>', flush=True)\n";
+
+#[test]
+fn control_z_stops_nothing_where_nobody_could_let_it_go_on() {
+    for flags in FLAGS {
+        drive_started(
+            Start::Alone,
+            flags,
+            READER,
+            &[
+                "see app is up", "type ^Z", "type goes on\\n", "see got <goes on>", "type ^Z",
+                "type and on\\n", "see got <and on>",
+            ],
+        );
+    }
+}
+
+#[test]
+fn control_z_stops_what_it_is_piped_into_as_well() {
+    for flags in FLAGS {
+        drive_started(
+            Start::Shell(" | cat"),
+            flags,
+            READER,
+            &[
+                "see app is up", "type ^Z", "see Stopped", "type echo the shell''s turn\\n",
+                "see the shells turn", "type fg\\n", "see run", "type back again\\n",
+                "see got <back again>", "type ^C", "see KeyboardInterrupt", "see $ ",
+            ],
+        );
+    }
+}
+
+#[test]
+fn from_the_background_it_reads_once_fg_brings_it_to_the_front() {
+    for flags in FLAGS {
+        drive_started(
+            Start::Shell(" &"),
+            flags,
+            READER,
+            &[
+                "see app is up",
+                "type until jobs | grep Stop''ped; do sleep 0.05; done\\n",
+                "see Stopped",
+                "type fg\\n",
+                "see run",
+                "type hello\\n",
+                "see got <hello>",
+                "type ^Z",
+                "see Stopped",
+                "type fg\\n",
+                "see run",
+                "type again\\n",
+                "see got <again>",
+                "type ^C",
+                "see KeyboardInterrupt",
+                "see $ ",
             ],
         );
     }

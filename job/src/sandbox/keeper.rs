@@ -6,10 +6,12 @@
 //! control socket says so: signals for the parent's death would not do, as they
 //! are sent when the *thread* that made the child ends.
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::unix::ffi::OsStringExt;
+use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal as NixSignal};
@@ -19,15 +21,18 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 use rustix::process::{
-    DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process,
-    kill_process_group, set_dumpable_behavior,
+    DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group,
+    set_dumpable_behavior,
 };
 
 use super::kernel::{self, Fork};
 use super::outbound::{self, Waiting};
 use super::wire::{self, Event, Failure, Order};
 use super::{Network, Plan, RETRY, dns, loopback, userns};
-use crate::processes;
+use crate::{processes, terminal};
+
+/// How long there may be one process too many.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The keeper's end of the world: builds, serves, ends. Never returns to code
 /// that thinks it is the supervisor.
@@ -37,7 +42,7 @@ pub(super) fn run(plan: Plan, control: OwnedFd, sockets: OwnedFd) -> ! {
         .into_iter()
         .chain(plan.terminal.as_ref().map(AsRawFd::as_raw_fd));
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let unblocked = SigSet::thread_get_mask().unwrap_or(SigSet::empty());
+        let inherited = Inherited::now();
         let signals = prepare(&keep.collect::<Vec<_>>())
             .map_err(|e| failure("prepare the app's surroundings", &e, String::new()));
         let built = signals.and_then(|signals| {
@@ -51,7 +56,7 @@ pub(super) fn run(plan: Plan, control: OwnedFd, sockets: OwnedFd) -> ! {
                 sockets: Some(sockets),
                 owed: false,
                 signals,
-                unblocked,
+                inherited,
                 outbound: built.outbound,
                 app: None,
             }
@@ -63,6 +68,42 @@ pub(super) fn run(plan: Plan, control: OwnedFd, sockets: OwnedFd) -> ! {
         }
     }));
     kernel::exit_now(i32::from(ended.is_err()))
+}
+
+/// What signals do that this process was started with: nohup and the like mean
+/// them for the app.
+struct Inherited {
+    blocked: SigSet,
+    /// Bit `n - 1` stands for signal `n`.
+    ignored: u64,
+}
+
+impl Inherited {
+    fn now() -> Self {
+        let pipe = bit(NixSignal::SIGPIPE);
+        let ignored = terminal::ignored_signals();
+        Inherited {
+            blocked: SigSet::thread_get_mask().unwrap_or(SigSet::empty()),
+            // Rust's own start has ignored that one.
+            ignored: if kernel::pipe_was_ignored() {
+                ignored | pipe
+            } else {
+                ignored & !pipe
+            },
+        }
+    }
+
+    /// Makes it so again. All others nobody has touched.
+    fn restore(&self) {
+        for signal in [NixSignal::SIGPIPE, NixSignal::SIGCHLD] {
+            kernel::set_ignored(signal, self.ignored & bit(signal) != 0);
+        }
+        let _ = self.blocked.thread_set_mask();
+    }
+}
+
+fn bit(signal: NixSignal) -> u64 {
+    1 << (signal as i32 - 1)
 }
 
 fn prepare(keep: &[i32]) -> io::Result<SignalFd> {
@@ -209,8 +250,8 @@ struct Keeper {
     /// Whether somebody waits for an answer that could not be given.
     owed: bool,
     signals: SignalFd,
-    /// The signal mask that we were started with, for the app.
-    unblocked: SigSet,
+    /// What we were started with, for the app.
+    inherited: Inherited,
     outbound: Option<outbound::Running>,
     app: Option<Pid>,
 }
@@ -274,18 +315,18 @@ impl Keeper {
 
     fn obey(&mut self, order: &Order) {
         match (order, self.app) {
-            (Order::Start, None) => match start(&self.plan, &self.unblocked) {
-                Ok(app) => {
-                    self.app = Some(app);
-                    self.tell(&Event::Started);
+            (Order::Start { foreground }, None) => {
+                match start(&self.plan, &self.inherited, *foreground) {
+                    Ok(app) => {
+                        self.app = Some(app);
+                        self.tell(&Event::Started);
+                    }
+                    Err(error) => self.tell(&Event::NotStarted(error.raw_os_error().unwrap_or(0))),
                 }
-                Err(error) => self.tell(&Event::NotStarted(error.raw_os_error().unwrap_or(0))),
-            },
+            }
             (Order::Signal(number), Some(app)) => {
-                if let Some(signal) = Signal::from_named_raw(*number) {
-                    // It may have ended this moment.
-                    let _ = kill_process(app, signal);
-                }
+                // It may have ended this moment.
+                let _ = kernel::send_signal(app, *number);
             }
             (Order::Continue { foreground }, Some(app)) => {
                 if let Some(terminal) = self.plan.terminal.as_ref().filter(|_| *foreground) {
@@ -385,13 +426,13 @@ fn code_of(status: WaitStatus) -> Option<u8> {
 }
 
 /// Starts the app in a process group of its own, so that `kill 0` in it stays in
-/// it, and gives it the terminal if we had it.
-fn start(plan: &Plan, mask: &SigSet) -> io::Result<Pid> {
+/// it, and gives it the foreground of the terminal if we had that.
+fn start(plan: &Plan, inherited: &Inherited, foreground: bool) -> io::Result<Pid> {
     let (failed, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    let app = match kernel::fork()? {
+    let app = match fork_for_app()? {
         Fork::Child => {
             drop(failed);
-            let error = become_app(plan, mask);
+            let error = become_app(plan, inherited, foreground);
             let number = error.raw_os_error().unwrap_or(0);
             let _ = rustix::io::write(&report, &number.to_ne_bytes());
             kernel::exit_now(127)
@@ -411,20 +452,51 @@ fn start(plan: &Plan, mask: &SigSet) -> io::Result<Pid> {
     }
 }
 
+/// At the process limit a thread of the supervisor's may count for a moment after its
+/// end, and then the app has to wait for that.
+fn fork_for_app() -> io::Result<Fork> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match kernel::fork() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
+}
+
 /// Becomes the app. Returns only if that fails. Signals that were ignored or
 /// blocked when we were started (nohup) stay so.
-fn become_app(plan: &Plan, mask: &SigSet) -> io::Error {
+fn become_app(plan: &Plan, inherited: &Inherited, foreground: bool) -> io::Error {
     let _ = rustix::process::setpgid(None, None);
-    if let Some(terminal) = &plan.terminal {
+    if let Some(terminal) = plan.terminal.as_ref().filter(|_| foreground) {
         // Allowed from the background, as SIGTTOU is blocked here.
         let _ = rustix::termios::tcsetpgrp(terminal, getpid());
     }
-    // The last step, as SIGTTOU must not stop us above.
-    let _ = mask.thread_set_mask();
-    let mut words = plan.command.iter();
-    let Some(program) = words.next() else {
-        return io::ErrorKind::InvalidInput.into();
-    };
-    let env = plan.env.iter().map(|(name, value)| (name, value));
-    Command::new(program).args(words).envs(env).exec()
+    // After that, as SIGTTOU must not stop us above.
+    inherited.restore();
+    match execute(plan) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+/// Not by [`std::process::Command`], which has SIGPIPE end the program also where
+/// it was ignored.
+fn execute(plan: &Plan) -> io::Result<std::convert::Infallible> {
+    let mut env: BTreeMap<_, _> = std::env::vars_os().collect();
+    for (name, value) in &plan.env {
+        env.insert(name.into(), value.clone());
+    }
+    let env = env.into_iter().map(|(name, value)| {
+        let line = [name.into_vec(), value.into_vec()].join(&b'=');
+        CString::new(line)
+    });
+    let env: Vec<CString> = env.collect::<Result<_, _>>()?;
+    let words = plan.command.iter().cloned();
+    let words = words.map(|word| CString::new(word.into_vec()));
+    let words: Vec<CString> = words.collect::<Result<_, _>>()?;
+    let program = words.first().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(nix::unistd::execvpe(program, &words, &env)?)
 }

@@ -33,7 +33,7 @@ use ood_relay::{Connect, Connecting, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitOptions, getpid};
 use tokio::io::Interest;
-use tokio::net::{TcpSocket, UnixDatagram};
+use tokio::net::{TcpSocket, TcpStream, UnixDatagram};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::sleep;
 
@@ -68,7 +68,7 @@ pub(crate) struct Plan {
     pub(crate) env: Vec<(String, OsString)>,
     /// What it shares with the node.
     pub(crate) network: Network,
-    /// The terminal, if this process is in its foreground.
+    /// The terminal that controls this process, if there is one.
     pub(crate) terminal: Option<OwnedFd>,
     /// What the keeper does for a supervisor that was killed, once everything
     /// else is gone.
@@ -185,9 +185,9 @@ impl Control {
         let _ = wire::send(&self.0, order);
     }
 
-    /// Has the app started.
-    pub(crate) fn start(&self) {
-        self.order(&Order::Start);
+    /// Has the app started, in the foreground of the terminal or not.
+    pub(crate) fn start(&self, foreground: bool) {
+        self.order(&Order::Start { foreground });
     }
 
     /// Has a signal sent to the app.
@@ -255,7 +255,20 @@ impl Connect for NamespaceBackend {
             let socket = self.ready.lock().await.recv().await;
             let gone = || io::Error::new(io::ErrorKind::NotConnected, "the app has ended");
             let socket = TcpSocket::from_std_stream(socket.ok_or_else(gone)?.into());
-            socket.connect(self.target).await.map(Stream::Tcp)
+            let stream = socket.connect(self.target).await?;
+            refuse_itself(&stream)?;
+            Ok(Stream::Tcp(stream))
         })
     }
+}
+
+/// Where nobody listens at a port from which connections are made, one that is made
+/// to it may meet itself: what is sent would come back as the answer.
+pub(crate) fn refuse_itself(stream: &TcpStream) -> io::Result<()> {
+    if stream.local_addr()? != stream.peer_addr()? {
+        return Ok(());
+    }
+    // So that the port is not kept from the app for a minute.
+    let _ = stream.set_zero_linger();
+    Err(io::ErrorKind::ConnectionRefused.into())
 }

@@ -18,8 +18,11 @@ const MOST: usize = 16 * 1024;
 /// What the supervisor wants.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Start the app.
-    Start,
+    /// Start the app, in the foreground of the terminal or not.
+    Start {
+        /// Whether it gets the terminal.
+        foreground: bool,
+    },
     /// Send it this signal.
     Signal(i32),
     /// Let it go on after a stop, in the foreground of the terminal or not.

@@ -4,11 +4,12 @@
 //! notification nor a modification time can be relied on.
 
 use std::future::pending;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ca_core::{PkiLocation, TrustBundle};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, Result};
@@ -43,7 +44,7 @@ async fn watch_trust(shared: &Shared, location: &PkiLocation, interval: Duration
     loop {
         sleep(interval).await;
         let location = location.clone();
-        let reading = spawn_blocking(move || Ok(TrustBundle::read(&location)?));
+        let reading = apart(move || Ok(TrustBundle::read(&location)?));
         let read = in_time(shared, Reloaded::Trust, reading).await;
         let used = read.and_then(|bundle| use_trust(shared, bundle));
         note(shared, Reloaded::Trust, used, &mut complaint);
@@ -58,7 +59,7 @@ async fn watch_leaf(shared: &Shared, interval: Duration) {
         let Some(files) = shared.leaf_files() else {
             continue;
         };
-        let reading = spawn_blocking(move || files.read());
+        let reading = apart(move || files.read());
         let read = in_time(shared, Reloaded::Leaf, reading).await;
         let used = read.map(|identity| shared.use_leaf(identity));
         note(shared, Reloaded::Leaf, used, &mut complaint);
@@ -69,16 +70,41 @@ async fn watch_leaf(shared: &Shared, interval: Duration) {
 async fn in_time<T>(
     shared: &Shared,
     what: Reloaded,
-    mut reading: JoinHandle<Result<T>>,
+    reading: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let read = match timeout(PATIENCE, &mut reading).await {
+    let mut reading = pin!(reading);
+    match timeout(PATIENCE, &mut reading).await {
         Ok(read) => read,
         Err(_) => {
             let why = format!("the file system has not answered for {PATIENCE:?}");
             shared.journal.tell(&Event::NotReloaded { what, why });
             reading.await
         }
+    }
+}
+
+/// Reads on a thread of its own, as a file system may hang. At the process limit,
+/// where the runtime would panic or wait for a thread for ever, it reads here.
+async fn apart<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    let read = Arc::new(Mutex::new(Some(read)));
+    let take = |read: &Mutex<Option<_>>| {
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.take()
     };
+    let theirs = Arc::clone(&read);
+    let thread = std::thread::Builder::new().spawn(move || {
+        if let Some(read) = take(&theirs) {
+            // Nobody may wait for it any more.
+            let _ = sender.send(read());
+        }
+    });
+    if thread.is_err()
+        && let Some(read) = take(&read)
+    {
+        return read();
+    }
+    let read = receiver.await;
     read.unwrap_or_else(|e| Err(Error::io("read files", std::io::Error::other(e))))
 }
 

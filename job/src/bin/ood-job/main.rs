@@ -23,17 +23,25 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    match commands::run(&args) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
+    print::panics_as_errors();
+    // What panics has said so. It must not be taken for the app's own end.
+    let outcome = std::panic::catch_unwind(|| commands::run(&args));
+    let failed = |run| match args.command {
+        Command::Run(_) => run,
+        _ => 1,
+    };
+    ExitCode::from(match outcome {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
             print::failure(&error, args.json);
-            ExitCode::from(match args.command {
-                Command::Run(_) => error.run_exit_code(),
-                _ => 1,
-            })
+            failed(error.run_exit_code())
         }
-    }
+        Err(_) => failed(PANICKED),
+    })
 }
+
+/// The exit code of `ood-job run` where it fails by itself.
+pub(crate) const PANICKED: u8 = 125;
 
 /// The process holds private keys: no core dump, and no debugger of the same
 /// user, such as the app. Limits and the umask stay as they are, for the app

@@ -1,0 +1,141 @@
+//! A home whose file server has gone away, or has no room.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use ood_ca_tests::fuse::{Errno, FOREVER, FaultyMount, Op};
+use ood_ca_tests::{Home, eventually};
+use rustix::process::Signal;
+
+use crate::setup::{APP, Node, PATIENCE, User, processes_of, session_files};
+
+/// An app that answers, and says which signals it hears.
+fn app() -> String {
+    format!(
+        r#"
+import signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: print("heard", flush=True))
+signal.signal(signal.SIGTERM, lambda *_: (print("bye", flush=True), sys.exit(5)))
+{APP}"#
+    )
+}
+
+/// A user of the node, whose home is this mount.
+fn user<'a>(node: &'a Node, mount: &FaultyMount) -> User<'a> {
+    let home = Home::at(&mount.join("home"), Home::spare_uid());
+    node.user_at(home)
+}
+
+fn mount() -> (tempfile::TempDir, FaultyMount) {
+    let backing = tempfile::tempdir().unwrap();
+    fs::set_permissions(backing.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mount = FaultyMount::over(backing.path());
+    (backing, mount)
+}
+
+/// Ends every fault, before a test that has failed waits for what hangs.
+struct Healed<'a>(&'a FaultyMount);
+
+impl Drop for Healed<'_> {
+    fn drop(&mut self) {
+        self.0.heal();
+    }
+}
+
+#[test]
+fn signals_reach_the_app_and_its_end_is_seen_while_the_home_hangs() {
+    for flags in ["--outbound none", "--outbound none --no-pidns"] {
+        let node = Node::new();
+        let (_backing, mount) = mount();
+        let alice = user(&node, &mount);
+        // The registration needs that directory.
+        mount.hang(Op::MakeDir, "sessions");
+        let mut job = alice.job(flags, &app());
+        let _healed = Healed(&mount);
+        eventually("it registers", PATIENCE, || {
+            (mount.hanging() == 1).then_some(())
+        });
+        job.signal(Signal::USR1);
+        job.expect_said("heard");
+        job.signal(Signal::TERM);
+        job.expect_said("bye");
+        // The keeper and all that it keeps are gone, whatever the home does.
+        let own = job.pid();
+        eventually("only ood-job is left", Duration::from_secs(10), || {
+            let left = processes_of(alice.uid());
+            left.iter().all(|(pid, _)| *pid == own).then_some(())
+        });
+        // A process can end when the kernel lets its threads go.
+        mount.heal();
+        assert_eq!(job.code(), 5, "{flags}: {}", job.said());
+    }
+}
+
+#[test]
+fn an_app_ends_in_time_though_its_session_cannot_be_taken_away() {
+    let node = Node::new();
+    let (_backing, mount) = mount();
+    let alice = user(&node, &mount);
+    let mut job = alice.job("--outbound none", &app());
+    job.ready();
+    let _healed = Healed(&mount);
+    mount.hang(Op::Unlink, "");
+    job.signal(Signal::TERM);
+    job.expect_said("bye");
+    let own = job.pid();
+    eventually("only ood-job is left", Duration::from_secs(10), || {
+        let left = processes_of(alice.uid());
+        let only = left.iter().all(|(pid, _)| *pid == own);
+        (only && mount.hanging() == 1).then_some(())
+    });
+    mount.heal();
+    assert_eq!(job.code(), 5, "{}", job.said());
+}
+
+#[test]
+fn it_can_be_ended_while_a_certificate_is_waited_for() {
+    let node = Node::new();
+    let (_backing, mount) = mount();
+    let alice = user(&node, &mount);
+    mount.hang(Op::MakeDir, "pki");
+    let mut job = alice.job("--outbound none", "print('started')");
+    let _healed = Healed(&mount);
+    eventually("it makes an authority", PATIENCE, || {
+        (mount.hanging() == 1).then_some(())
+    });
+    let own = job.pid();
+    eventually("the keeper is there", PATIENCE, || {
+        let all = processes_of(alice.uid());
+        all.iter().any(|(pid, _)| *pid != own).then_some(())
+    });
+    job.signal(Signal::TERM);
+    eventually("only ood-job is left", Duration::from_secs(10), || {
+        let left = processes_of(alice.uid());
+        left.iter().all(|(pid, _)| *pid == own).then_some(())
+    });
+    mount.heal();
+    assert_eq!(job.code(), 143, "{}", job.said());
+    assert!(!job.said().contains("started"));
+}
+
+#[test]
+fn without_room_for_its_registration_an_app_runs_unless_the_site_requires_it() {
+    let node = Node::new();
+    let (_backing, mount) = mount();
+    let alice = user(&node, &mount);
+    mount.fail(Op::MakeDir, "sessions", Errno::ENOSPC, FOREVER);
+    let mut job = alice.job("--outbound none", &app());
+    job.ready();
+    job.expect_said("warning: the session is not registered: ");
+    assert!(session_files(&alice.home).is_empty());
+    drop(job);
+
+    let site = node.path().join("site.yml");
+    fs::write(&site, "require_registration: true\n").unwrap();
+    fs::set_permissions(&site, fs::Permissions::from_mode(0o644)).unwrap();
+    let flags = format!("--config {} --outbound none", site.display());
+    let mut job = alice.job(&flags, &app());
+    assert_eq!(job.code(), 125, "{}", job.said());
+    assert!(job.said().contains("No space left"), "{}", job.said());
+}
