@@ -2,7 +2,10 @@
 //! running an app follows from it. Nothing is taken for granted: it is tried.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
+
+use ca_core::PkiLocation;
 
 pub use ca_core::doctor::{Check, Verdict};
 
@@ -92,6 +95,35 @@ pub fn examine() -> Report {
     }
     let mode = try_modes(&mut checks);
     Report { checks, mode }
+}
+
+/// The user's own authority, without which nothing runs: the worst of what
+/// `ood-ca doctor` finds. None yet is fine, the first app makes one.
+#[must_use]
+pub fn authority(location: &ca_core::Result<PkiLocation>) -> Check {
+    const NAME: &str = "authority";
+    let location = match location {
+        Ok(location) => location,
+        Err(error) => return check(NAME, Verdict::Failed, error.to_string(), error.hint()),
+    };
+    let place = location.path();
+    if !place.exists() {
+        let home = place.ancestors().nth(2);
+        if home.is_some_and(Path::exists) {
+            let detail = "none yet; the first app makes one";
+            return check(NAME, Verdict::Ok, detail, None);
+        }
+    }
+    let found = ca_core::doctor::examine(location, ca_core::now());
+    match found.into_iter().max_by_key(|check| check.verdict) {
+        Some(worst) if worst.verdict != Verdict::Ok => check(
+            NAME,
+            worst.verdict,
+            format!("{}: {}", worst.name, worst.detail),
+            Some("see: ood-ca doctor".into()),
+        ),
+        _ => check(NAME, Verdict::Ok, place.display().to_string(), None),
+    }
 }
 
 fn check(

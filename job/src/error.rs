@@ -91,6 +91,14 @@ pub enum Error {
         target: String,
         /// How long it had.
         limit: Duration,
+        /// What can be said about it.
+        hint: String,
+    },
+    /// Something is there already where the app should listen.
+    #[error("something listens at {target} already")]
+    Taken {
+        /// Where the app should listen.
+        target: String,
     },
     /// Somebody else listens where the app should.
     #[error("{target} belongs to another user (uid {uid})")]
@@ -140,6 +148,7 @@ impl Error {
             Error::Unisolated { .. } => "unisolated",
             Error::Start { .. } => "start",
             Error::NotReady { .. } => "not-ready",
+            Error::Taken { .. } => "taken",
             Error::NotOurs { .. } => "not-ours",
             Error::KeeperLost => "keeper-lost",
             Error::NotRegistered { .. } => "not-registered",
@@ -181,8 +190,9 @@ impl Error {
                 io::ErrorKind::WouldBlock => "you have as many processes and threads on this node as you may; end some, or see: ulimit -u".into(),
                 _ => "try the command by itself".into(),
             }),
-            Error::NotReady { .. } => Some(
-                "does the app listen on the address that --to names? It runs in a network of its own, where 127.0.0.1 is its own; a slow one needs a longer --ready-timeout"
+            Error::NotReady { hint, .. } => Some(hint.clone()),
+            Error::Taken { .. } => Some(
+                "end it, or choose another place with --to; ood-job starts the app itself, as the command behind --"
                     .into(),
             ),
             Error::NotOurs { .. } => Some(

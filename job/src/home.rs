@@ -78,7 +78,12 @@ impl Home {
     /// A leaf for this node whose key exists in this process's memory only.
     pub(crate) fn mint(&self) -> Result<(Leaf, Identity)> {
         let at = now();
+        let before = self.request.pki.path().exists();
         let authority = Authority::ensure(&self.request.pki, &self.request.site, at)?;
+        if !before {
+            let place = self.request.pki.path();
+            (self.notice)(Notice::NewAuthority(place));
+        }
         let host = PeerName::parse(&self.connection.host)?;
         if !authority.permits(&host) {
             (self.notice)(Notice::Degraded(format!(

@@ -49,6 +49,21 @@ pub(crate) enum Peer {
     Unseen,
 }
 
+/// Who listens at an address of this network; somebody else than the caller first.
+pub(crate) fn listener(address: SocketAddr) -> Option<u32> {
+    let me = rustix::process::geteuid().as_raw();
+    let listening = of_process("self").unwrap_or_default();
+    let there = listening.iter().filter(|l| {
+        let ip = l.address.ip().to_canonical();
+        l.protocol == Protocol::Tcp
+            && l.address.port() == address.port()
+            && (ip.is_unspecified() || ip == address.ip().to_canonical())
+    });
+    let mut users: Vec<u32> = there.map(|l| l.uid).collect();
+    users.sort_by_key(|uid| *uid == me);
+    users.first().copied()
+}
+
 /// Who has the end of a connection of ours that is at `there`, or will have it:
 /// until it is accepted nobody has it (the kernel then shows no inode, and as its
 /// user root or the listener's), and what counts is who listens. One that listens

@@ -61,18 +61,59 @@ impl PublishFile {
         })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(&self.name)
+    }
+
     /// Whether it could be written: before an app is started for nothing. Tried
-    /// with another file, as one that is there may be of a session that runs.
+    /// with another file, as one that is there may be of a session that runs: that
+    /// session is what comes back.
     ///
     /// # Errors
-    /// [`Error::Core`] if its directory is not there or takes no file.
-    pub fn check(&self) -> Result<()> {
+    /// [`Error::Core`] if its directory is not there or takes no file;
+    /// [`Error::BadArgument`] if a file is there that tells of no session, and that
+    /// somebody may still want.
+    pub fn check(&self) -> Result<Option<String>> {
         let dir = Dir::open(&self.dir)?;
+        let before = self.told_before(&dir)?;
         let unique = u64::from_ne_bytes(crate::random::<8>()?);
         let trial = format!("{TEMPORARY_PREFIX}{unique:016x}.check");
         dir.replace(&trial, b"", Access::Private, Durability::Relaxed)?;
         dir.remove(&trial)?;
-        Ok(())
+        Ok(before)
+    }
+
+    fn told_before(&self, dir: &Dir) -> Result<Option<String>> {
+        let path = dir.path().join(&self.name);
+        if std::fs::symlink_metadata(&path).is_err() {
+            return Ok(None);
+        }
+        let content = owned::look(dir, &self.name, MAX_FILE).and_then(|file| file.content);
+        match content.as_deref().map(String::from_utf8_lossy) {
+            Some(text) if text.is_empty() => Ok(None),
+            Some(text) if self.session_in(&text).is_some() => Ok(self.session_in(&text)),
+            _ => Err(Error::argument(
+                "file to publish in",
+                &path.to_string_lossy(),
+                "it is there and tells of no session: it would be replaced, and removed at the end",
+                "name another file, or move that one away",
+            )),
+        }
+    }
+
+    /// The session that a file tells of.
+    fn session_in(&self, text: &str) -> Option<String> {
+        if self.json {
+            let value: serde_json::Value = serde_json::from_str(text).ok()?;
+            return Some(value["session"].as_str()?.to_owned());
+        }
+        let quoted = |line: &str| {
+            let inner = line.strip_prefix("session: \"")?;
+            Some(inner.strip_suffix('"')?.to_owned())
+        };
+        text.lines().find_map(quoted)
     }
 
     /// Writes it in one step, for its owner alone.
@@ -103,19 +144,11 @@ impl PublishFile {
     pub fn remove(&self, session: &str) -> Result<()> {
         let dir = Dir::open(&self.dir)?;
         let content = owned::look(&dir, &self.name, MAX_FILE).and_then(|file| file.content);
-        if content.is_some_and(|text| self.names(session, &String::from_utf8_lossy(&text))) {
+        let told = content.and_then(|text| self.session_in(&String::from_utf8_lossy(&text)));
+        if told.as_deref() == Some(session) {
             dir.remove(&self.name)?;
         }
         Ok(())
-    }
-
-    fn names(&self, session: &str, text: &str) -> bool {
-        if self.json {
-            let value: Option<serde_json::Value> = serde_json::from_str(text).ok();
-            return value.is_some_and(|value| value["session"] == session);
-        }
-        let line = session_line(session);
-        text.lines().any(|other| other == line)
     }
 }
 
@@ -135,12 +168,8 @@ fn yaml(connection: &Connection) -> String {
     let mut text = String::from("---\n");
     let _ = writeln!(text, "host: \"{}\"", connection.host);
     let _ = writeln!(text, "port: {}", connection.port);
-    let _ = writeln!(text, "{}", session_line(&connection.session));
+    let _ = writeln!(text, "session: \"{}\"", connection.session);
     text
-}
-
-fn session_line(session: &str) -> String {
-    format!("session: \"{session}\"")
 }
 
 #[cfg(test)]
@@ -191,6 +220,31 @@ mod tests {
         file.remove("second").unwrap();
         assert!(!path.exists());
         file.remove("second").unwrap();
+    }
+
+    #[test]
+    fn a_file_that_tells_of_something_else_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["c.yml", "c.json"] {
+            let path = dir.path().join(name);
+            let file = PublishFile::parse(&path).unwrap();
+            assert_eq!(file.check().unwrap(), None);
+            file.write(&connection("ab12")).unwrap();
+            assert_eq!(file.check().unwrap().as_deref(), Some("ab12"));
+            std::fs::write(&path, "").unwrap();
+            assert_eq!(file.check().unwrap(), None);
+            for other in ["a: 1\n", "{\"a\": 1}", "{\"session\": 7}"] {
+                std::fs::write(&path, other).unwrap();
+                assert_eq!(file.check().unwrap_err().code(), "bad-argument", "{other}");
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
+            }
+            std::fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink("/etc/hosts", &path).unwrap();
+            assert_eq!(file.check().unwrap_err().code(), "bad-argument");
+            std::fs::remove_file(&path).unwrap();
+            std::fs::create_dir(&path).unwrap();
+            assert_eq!(file.check().unwrap_err().code(), "bad-argument");
+        }
     }
 
     #[test]

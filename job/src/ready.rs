@@ -24,8 +24,8 @@ pub enum Check {
 pub(crate) enum Answer {
     /// The app answers.
     Yes,
-    /// Not in time.
-    No,
+    /// Not in time; whether something there said anything, which was no HTTP.
+    No { spoke: bool },
     /// Somebody else is there.
     From(Stranger),
 }
@@ -46,6 +46,7 @@ const REST_BYTES: usize = 64 * 1024;
 /// has been asked it will answer when it can.
 pub(crate) async fn wait(app: &impl Connect, check: Check, host: &str, limit: Duration) -> Answer {
     let deadline = Instant::now() + limit;
+    let mut spoke = false;
     loop {
         match timeout_at(deadline, ask(app, check, host)).await {
             Ok(Ok(())) => return Answer::Yes,
@@ -54,11 +55,12 @@ pub(crate) async fn wait(app: &impl Connect, check: Check, host: &str, limit: Du
                 if let Some(stranger) = inner {
                     return Answer::From(*stranger);
                 }
+                spoke |= error.kind() == io::ErrorKind::InvalidData;
             }
-            Err(_) => return Answer::No,
+            Err(_) => return Answer::No { spoke },
         }
         if Instant::now() >= deadline {
-            return Answer::No;
+            return Answer::No { spoke };
         }
         sleep(PAUSE).await;
     }

@@ -3,8 +3,9 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,21 +15,20 @@ use ood_relay::{Headers, Log, Mode};
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::node::{self, Node};
-use crate::processes;
 use crate::publish::{Connection, PublishFile};
 use crate::ready::Check;
 use crate::sandbox::{self, Network, Outbound, Plan};
 use crate::scheduler::Job;
-use crate::sessions::{self, Registry};
+use crate::sessions::{self, Registry, State};
 use crate::supervise::{Backend, OwnPort, OwnSocket, Supervisor};
-use crate::target::Target;
-use crate::terminal;
+use crate::target::{self, Target};
+use crate::{processes, procnet, terminal};
 
 /// Threads that move bytes: more than a TLS end of one user has use for.
 const MOST_THREADS: usize = 4;
 /// What else there is at the same time: the keeper and its maker, the app, the
-/// program that brings it out, and who uses the home.
-const BESIDE_THREADS: usize = 5;
+/// program that brings it out, who uses the home, who writes notices and the log.
+const BESIDE_THREADS: usize = 7;
 
 /// Everything that decides how an app is run.
 #[derive(Clone, Debug)]
@@ -86,6 +86,14 @@ pub enum Notice {
     Unisolated(&'static str),
     /// Something does not work though the rest does.
     Degraded(String),
+    /// There was no authority here, and now there is one, of which a portal that runs
+    /// already knows nothing.
+    NewAuthority(PathBuf),
+    /// The app has ended before it answered.
+    EndedEarly {
+        /// With this code.
+        code: u8,
+    },
     /// The app answers, and the portal has been told.
     Ready {
         /// Where it can be reached.
@@ -109,9 +117,12 @@ pub enum Notice {
 /// [`Error::Start`], [`Error::NotReady`] and whatever the authority has to say.
 /// The app has then ended, or never run.
 pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static) -> Result<u8> {
-    let network = check(&request, &notice)?;
+    let notice = Arc::new(notice);
+    let network = check(&request, &*notice)?;
+    check_free(&request)?;
     let registry = Registry::for_user()?;
     registry.check()?;
+    check_published(&request, &registry)?;
     if let Err(error) = registry.prune(now()) {
         notice(Notice::Degraded(format!(
             "what is left of older sessions stays: {error}"
@@ -122,6 +133,16 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         node = node.listening_at(address.ip());
     }
     let node = node.called(&request.hosts);
+    if let Some(SocketAddr::V6(v6)) = request.listen
+        && !v6.ip().is_unspecified()
+    {
+        // nginx compares names only, and never brackets.
+        notice(Notice::Degraded(format!(
+            "the portal reaches no IPv6 address by itself: it is told {}, and that name must lead to {}",
+            node.host().unwrap_or_default(),
+            v6.ip()
+        )));
+    }
     let listener = node::listen(request.listen, request.site.port_range)?;
     let port = listener
         .local_addr()
@@ -156,8 +177,10 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         on_orphaned: {
             let (registry, node) = (registry.clone(), node.clone());
             let (connection, publish) = (connection.clone(), request.publish.clone());
+            let target = request.target.clone();
             Box::new(move || {
                 forget(&registry, &node, publish.as_ref(), &connection);
+                target.remove_stale();
             })
         },
     };
@@ -166,6 +189,8 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     let launched = sandbox::launch(plan)?;
     raise_open_files();
     let runtime = runtime(threads)?;
+    let teller = Teller::start(notice);
+    let (log, target) = (Arc::clone(&request.log), request.target.clone());
     let inside = runtime.enter();
     let (control, backend) = match &request.target {
         Target::Tcp(address) => {
@@ -189,7 +214,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
             job: Job::current(now()),
             registry,
             connection,
-            notice: Arc::new(notice),
+            notice: teller.notice(),
         },
         network,
         listener: Some(listener),
@@ -205,7 +230,71 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     let ended = runtime.block_on(supervisor.run());
     // A thread that a dead file server holds is not waited for.
     runtime.shutdown_background();
+    target.remove_stale();
+    teller.finish();
+    log.flush(LAST_LINES);
     ended
+}
+
+/// How long is waited for whoever reads what is told, at the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Notices that may wait for being read. There are few of them.
+const WAITING: usize = 256;
+
+/// Tells notices on a thread of its own: a terminal or a pipe that nobody reads must
+/// not hold up who hears signals.
+struct Teller {
+    notices: SyncSender<Message>,
+    otherwise: Arc<dyn Fn(Notice) + Send + Sync>,
+    has_thread: bool,
+}
+
+enum Message {
+    Notice(Notice),
+    /// To be answered when all before it is told.
+    Finish(SyncSender<()>),
+}
+
+impl Teller {
+    fn start(tell: Arc<dyn Fn(Notice) + Send + Sync>) -> Self {
+        let (notices, waiting) = mpsc::sync_channel(WAITING);
+        let theirs = Arc::clone(&tell);
+        let thread = std::thread::Builder::new()
+            .name("notices".into())
+            .spawn(move || {
+                while let Ok(message) = waiting.recv() {
+                    match message {
+                        Message::Notice(notice) => theirs(notice),
+                        Message::Finish(done) => drop(done),
+                    }
+                }
+            });
+        Teller {
+            notices,
+            otherwise: tell,
+            has_thread: thread.is_ok(),
+        }
+    }
+
+    /// What takes them.
+    fn notice(&self) -> Arc<dyn Fn(Notice) + Send + Sync> {
+        if !self.has_thread {
+            // At the process limit.
+            return Arc::clone(&self.otherwise);
+        }
+        let notices = self.notices.clone();
+        Arc::new(move |notice| {
+            let _ = notices.try_send(Message::Notice(notice));
+        })
+    }
+
+    fn finish(&self) {
+        let (done, told) = mpsc::sync_channel(0);
+        if self.notices.try_send(Message::Finish(done)).is_ok() {
+            let _ = told.recv_timeout(LAST_LINES);
+        }
+    }
 }
 
 /// Each connection takes two descriptors. The app has been started and keeps the
@@ -288,9 +377,6 @@ fn check(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Network> {
         ));
     }
     request.target.check_private()?;
-    if let Some(publish) = &request.publish {
-        publish.check()?;
-    }
     let private = Network::Private {
         pid_namespace: request.pid_namespace,
         outbound: request.outbound,
@@ -327,6 +413,53 @@ fn check(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Network> {
                 .into(),
             hint: "if the app asks for a password of its own, add --allow-unisolated; else use --to unix:PATH or the private network",
         }),
+    }
+}
+
+/// Whether the app's place is free, where others can be in it: what is there already
+/// would be taken for the app. A socket that a killed app has left is removed.
+fn check_free(request: &RunRequest) -> Result<()> {
+    let target = request.target.to_string();
+    match &request.target {
+        Target::Unix(path) => {
+            if target::listens(path) {
+                return Err(Error::Taken { target });
+            }
+            request.target.remove_stale();
+            Ok(())
+        }
+        Target::Tcp(address)
+            if request.network == Some(NetworkName::Host) && node::is_here(address.ip()) =>
+        {
+            let me = rustix::process::geteuid().as_raw();
+            match procnet::listener(*address) {
+                Some(uid) if uid != me => Err(Error::NotOurs { target, uid }),
+                Some(_) => Err(Error::Taken { target }),
+                None => Ok(()),
+            }
+        }
+        Target::Tcp(_) => Ok(()),
+    }
+}
+
+/// The file to publish in must be free for it, and not tell of an app that runs.
+fn check_published(request: &RunRequest, registry: &Registry) -> Result<()> {
+    let Some(publish) = &request.publish else {
+        return Ok(());
+    };
+    let Some(told) = publish.check()? else {
+        return Ok(());
+    };
+    let live = registry.list(now()).unwrap_or_default();
+    let runs = |s: &sessions::Session| s.record.session == told && s.state == State::Live;
+    match live.iter().find(|s| runs(s)) {
+        Some(_) => Err(Error::argument(
+            "file to publish in",
+            &publish.path().to_string_lossy(),
+            "it tells of another app, which runs",
+            "name another file for this one; see: ood-job sessions",
+        )),
+        None => Ok(()),
     }
 }
 

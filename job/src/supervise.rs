@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::{Error, Result};
 use crate::home::{Home, Leaf, Looked, apart};
-use crate::run::Notice;
+use crate::ports::{self, Whose};
+use crate::run::{NetworkName, Notice, RunRequest};
 use crate::sandbox::wire::Event;
 use crate::sandbox::{Control, Network, refuse_itself};
 use crate::target::Target;
@@ -346,7 +347,12 @@ impl Supervisor {
             }
             tokio::select! {
                 event = self.event() => match event? {
-                    Event::Exited(code) => return Ok(code),
+                    Event::Exited(code) => {
+                        if waiting {
+                            self.tell(Notice::EndedEarly { code });
+                        }
+                        return Ok(code);
+                    }
                     Event::Stopped if turn.stopped() => self.control.go_on(true),
                     Event::OutboundLost => self.tell(Notice::Degraded(
                         "the program that brought the app's connections out has ended: the app can be reached, but reaches nobody".into(),
@@ -448,8 +454,42 @@ async fn answered(home: Home, backend: Backend) -> Result<()> {
     match ready::wait(&backend, request.ready, &host, limit).await {
         ready::Answer::Yes => Ok(()),
         ready::Answer::From(Stranger { uid }) => Err(Error::NotOurs { target, uid }),
-        ready::Answer::No => Err(Error::NotReady { target, limit }),
+        ready::Answer::No { spoke } => Err(Error::NotReady {
+            hint: why_not_ready(request, spoke),
+            target,
+            limit,
+        }),
     }
+}
+
+/// What an app that does not answer may have been told wrongly.
+fn why_not_ready(request: &RunRequest, spoke: bool) -> String {
+    if spoke {
+        return "something answers there, but not in HTTP: for VNC, SSH and the like add --tcp"
+            .into();
+    }
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let listening = ports::of_job(Whose::Tree(me)).unwrap_or_default();
+    let mut elsewhere: Vec<String> = listening
+        .iter()
+        .filter(|port| port.protocol == procnet::Protocol::Tcp && port.pid != me)
+        .map(|port| port.address.to_string())
+        .collect();
+    elsewhere.dedup();
+    if !elsewhere.is_empty() {
+        let elsewhere = elsewhere.join(" and ");
+        return format!(
+            "it listens on {elsewhere}: name that with --to, or have the app listen where --to says ($OOD_JOB_APP_PORT)"
+        );
+    }
+    let where_ = match (&request.target, request.network) {
+        (Target::Unix(_), _) => "does the app listen on that socket ($OOD_JOB_APP_SOCKET)?",
+        (_, Some(NetworkName::Host)) => "does the app listen on the address that --to names?",
+        _ => {
+            "does the app listen on the address that --to names? It runs in a network of its own, where 127.0.0.1 is its own"
+        }
+    };
+    format!("{where_}; a slow one needs a longer --ready-timeout")
 }
 
 fn publish(home: Home, leaf: Arc<Leaf>) -> Errand {

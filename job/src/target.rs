@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
@@ -83,6 +85,20 @@ impl Target {
         }
     }
 
+    /// Takes away a socket of the caller's own that nobody listens on any more: an app
+    /// that was killed has left it, and the next one could not have its place.
+    pub(crate) fn remove_stale(&self) {
+        let Target::Unix(path) = self else {
+            return;
+        };
+        let meta = std::fs::symlink_metadata(path);
+        let me = rustix::process::geteuid().as_raw();
+        let own = meta.is_ok_and(|m| m.file_type().is_socket() && m.uid() == me);
+        if own && !listens(path) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// A socket is as private as the directory that it is in: that must be
     /// the caller's own and closed to everybody else, and reached by no link.
     ///
@@ -128,6 +144,20 @@ impl Target {
         }
         Ok(())
     }
+}
+
+/// Whether a process listens on a socket. Asked without waiting for it.
+pub(crate) fn listens(path: &Path) -> bool {
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let (Ok(socket), Ok(address)) = (socket, SocketAddrUnix::new(path)) else {
+        return false;
+    };
+    // Its queue may be full (EAGAIN).
+    matches!(connect(&socket, &address), Ok(()) | Err(Errno::AGAIN))
 }
 
 fn path_is_bare(path: &Path) -> bool {

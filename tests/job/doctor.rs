@@ -1,6 +1,7 @@
 //! `ood-job doctor` says what this node allows because it has tried it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
@@ -104,4 +105,18 @@ pub(crate) fn forbid_user_namespaces(node: &Node) {
     bind(Path::new("/"), "/mnt", MsFlags::MS_REC);
     nix::unistd::chroot("/mnt").unwrap();
     nix::unistd::chdir("/").unwrap();
+}
+
+#[test]
+fn an_authority_that_no_app_could_use_is_a_failure() {
+    let node = Node::new();
+    let alice = node.user();
+    assert_eq!(verdict(&examined(&alice, 0), "authority"), "ok");
+    alice.home.ood_ca("init").assert_ok();
+    assert_eq!(verdict(&examined(&alice, 0), "authority"), "ok");
+    let key = alice.home.pki().join("ca.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(verdict(&examined(&alice, 1), "authority"), "failed");
+    alice.set("HOME", "/no/such/home");
+    assert_eq!(verdict(&examined(&alice, 1), "authority"), "failed");
 }

@@ -15,6 +15,7 @@ mod isolation;
 mod killed;
 mod lifecycle;
 mod limits;
+mod mistakes;
 mod outbound;
 mod peers;
 mod ports;

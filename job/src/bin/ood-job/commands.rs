@@ -53,12 +53,16 @@ fn site(args: &Args) -> Result<SiteConfig> {
     Ok(SiteConfig::load(args.config.as_deref())?)
 }
 
+fn pki(args: &Args, site: &SiteConfig) -> ca_core::Result<PkiLocation> {
+    match &args.pki_dir {
+        Some(dir) => PkiLocation::at(dir),
+        None => PkiLocation::for_user(site),
+    }
+}
+
 fn run_app(args: &Args, options: &args::Run) -> Result<u8> {
     let site = site(args)?;
-    let pki = match &args.pki_dir {
-        Some(dir) => PkiLocation::at(dir)?,
-        None => PkiLocation::for_user(&site)?,
-    };
+    let pki = pki(args, &site)?;
     let lines = options.header.iter().cloned().map(Source::Line);
     let files = options.header_file.iter().cloned().map(Source::File);
     let env = options.header_env.iter().cloned().map(Source::Env);
@@ -184,6 +188,13 @@ fn tell(notice: Notice) {
                 "the certificate could not be renewed yet: {error}"
             ));
         }
+        Notice::NewAuthority(place) => print::remark(&format!(
+            "ood-job: made a certificate authority for you in {}; if the portal refuses this app, restart your web server there (Help, Restart Web Server)",
+            place.display()
+        )),
+        Notice::EndedEarly { code } => print::warning(&format!(
+            "the app ended (exit code {code}) before it answered; it must stay in the foreground, for what it leaves behind ends with it"
+        )),
         Notice::Ready { connection, after } => print::remark(&format!(
             "ood-job: ready at {}:{} after {:.2} s",
             connection.host,
@@ -343,7 +354,10 @@ fn list_sessions(args: &Args, options: &args::Sessions) -> Result<u8> {
 }
 
 fn examine(args: &Args) -> u8 {
-    let report = doctor::examine();
+    // The namespaces first: they want a process with one thread.
+    let mut report = doctor::examine();
+    let location = SiteConfig::load(args.config.as_deref()).and_then(|site| pki(args, &site));
+    report.checks.push(doctor::authority(&location));
     let worst = report.checks.iter().map(|c| c.verdict).max();
     let command = format!("ood-job run {}", report.mode.flags());
     let command = command.trim_end();

@@ -1,0 +1,166 @@
+//! What users do wrong, and what they are told.
+
+use std::fs;
+
+use crate::setup::{APP, Node, session_files};
+
+#[test]
+fn a_file_of_something_else_is_not_published_over() {
+    let node = Node::new();
+    let alice = node.user();
+    let file = alice.home.join("params.yml");
+    fs::write(&file, "a: 1\n").unwrap();
+    let words = ["run", "--outbound", "none", "--publish"];
+    let words = words
+        .into_iter()
+        .chain([file.to_str().unwrap(), "--", "true"]);
+    let outcome = alice.ood_job(words).output();
+    outcome.assert_refused(125, "it is there and tells of no session");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "a: 1\n");
+}
+
+#[test]
+fn nor_over_the_file_of_an_app_that_runs() {
+    let node = Node::new();
+    let alice = node.user();
+    let mut job = alice.job("--outbound none", APP);
+    job.ready();
+    let told = fs::read_to_string(job.publish_file()).unwrap();
+    let words = ["run", "--outbound", "none", "--publish"];
+    let file = job.publish_file().display().to_string();
+    let words = words.into_iter().chain([&*file, "--", "true"]);
+    let outcome = alice.ood_job(words).output();
+    outcome.assert_refused(125, "it tells of another app, which runs");
+    assert_eq!(fs::read_to_string(&file).unwrap(), told);
+    // What a killed one has left is nobody's: the next one takes its place.
+    job.kill();
+    fs::write(&file, told).unwrap();
+    let words = ["run", "--outbound", "none", "--publish", &file, "--", "true"];
+    alice.ood_job(words).output().assert_ok();
+}
+
+#[test]
+fn what_listens_there_already_is_not_taken_for_the_app() {
+    let node = Node::new();
+    let alice = node.user();
+    alice.home.dir("own");
+    for (flags, place) in [
+        (
+            "--network host --allow-unisolated --to 127.0.0.1:18998",
+            "127.0.0.1:18998",
+        ),
+        ("--to unix:own/socket", "own/socket"),
+    ] {
+        let mut first = alice.job(flags, APP);
+        first.ready();
+        let mut second = alice.job(flags, APP);
+        assert_eq!(second.code(), 125, "{}", second.said());
+        let said = second.said();
+        assert!(said.contains("something listens at "), "{said}");
+        assert!(said.contains(place), "{said}");
+        assert!(!second.publish_file().exists());
+        // And it has not taken anything of the first one's.
+        assert!(first.publish_file().exists());
+        first.kill();
+    }
+}
+
+#[test]
+fn a_socket_goes_with_its_app_and_one_that_was_left_is_in_nobodys_way() {
+    let node = Node::new();
+    let alice = node.user();
+    let socket = alice.home.dir("own").join("socket");
+    for killed in [false, true] {
+        let mut job = alice.job("--to unix:own/socket", APP);
+        job.ready();
+        assert!(socket.exists());
+        if killed {
+            job.kill();
+        } else {
+            job.signal(rustix::process::Signal::TERM);
+            job.code();
+        }
+        drop(job);
+        assert!(!socket.exists(), "killed: {killed}");
+    }
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    rustix::fs::chown(&socket, Some(rustix::fs::Uid::from_raw(alice.uid())), None).unwrap();
+    let mut job = alice.job("--to unix:own/socket", APP);
+    job.ready();
+}
+
+#[test]
+fn an_app_that_ends_before_it_answers_is_told_of() {
+    let node = Node::new();
+    let alice = node.user();
+    for (code, script) in [
+        // As start scripts do that make a daemon.
+        (
+            0,
+            "import subprocess; subprocess.Popen(['setsid', 'sleep', '600'])",
+        ),
+        (3, "import sys; sys.exit(3)"),
+    ] {
+        let mut job = alice.job("--outbound none", script);
+        assert_eq!(job.code(), code);
+        let told = format!("the app ended (exit code {code}) before it answered");
+        assert!(job.said().contains(&told), "{}", job.said());
+        assert!(session_files(&alice.home).is_empty());
+    }
+}
+
+#[test]
+fn why_it_does_not_answer_is_said_where_it_can_be_seen() {
+    let node = Node::new();
+    let alice = node.user();
+    let listen = "import socket, time; s = socket.create_server(('127.0.0.1', 9999))\n";
+    let greet = "import socket\ns = socket.create_server(('127.0.0.1', 8080))\nwhile True: s.accept()[0].sendall(b'RFB 003.008\\n')";
+    for (flags, script, hint) in [
+        (
+            "--outbound none",
+            format!("{listen}time.sleep(600)"),
+            "hint: it listens on 127.0.0.1:9999: name that with --to",
+        ),
+        (
+            "--outbound none",
+            greet.to_owned(),
+            "hint: something answers there, but not in HTTP: for VNC, SSH and the like add --tcp",
+        ),
+        (
+            "--outbound none",
+            "import time; time.sleep(600)".to_owned(),
+            "hint: does the app listen on the address that --to names? It runs in a network of its own",
+        ),
+        (
+            "--network host --allow-unisolated",
+            "import time; time.sleep(600)".to_owned(),
+            "hint: does the app listen on the address that --to names?; a slow one",
+        ),
+    ] {
+        let mut job = alice.job(&format!("--ready-timeout 1s {flags}"), &script);
+        assert_eq!(job.code(), 125);
+        assert!(job.said().contains(hint), "{}", job.said());
+    }
+}
+
+#[test]
+fn a_new_authority_is_told_of_once() {
+    let node = Node::new();
+    let alice = node.user();
+    let made = |job: &mut crate::setup::Job<'_>| {
+        job.ready();
+        job.said()
+            .contains("made a certificate authority for you in")
+    };
+    assert!(made(&mut alice.job("--outbound none", APP)));
+    assert!(!made(&mut alice.job("--outbound none", APP)));
+}
+
+#[test]
+fn an_ipv6_address_is_no_place_that_the_portal_finds_by_itself() {
+    let node = Node::new();
+    let alice = node.user();
+    let mut job = alice.job("--outbound none --listen [::1]:0", APP);
+    job.ready();
+    job.expect_said("the portal reaches no IPv6 address by itself");
+}
