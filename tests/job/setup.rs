@@ -109,6 +109,13 @@ impl Drop for Node {
         for covered in [RESOLV_CONF, "/dev/net"] {
             let _ = umount2(covered, MntFlags::MNT_DETACH);
         }
+        // What a test has mounted here is not to be removed with the directory.
+        let own = self.dir.path().to_string_lossy();
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for point in points.filter(|point| point.starts_with(&*own)) {
+            let _ = umount2(point, MntFlags::MNT_DETACH);
+        }
     }
 }
 
