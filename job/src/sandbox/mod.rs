@@ -170,14 +170,20 @@ impl Launched {
 impl Control {
     /// What the keeper tells next; `None` when it is gone.
     pub(crate) async fn event(&self) -> io::Result<Option<Event>> {
-        let received = self
-            .0
-            .async_io(Interest::READABLE, || wire::receive(&self.0));
-        match received.await {
-            // It was killed with orders unread.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        match self.receive().await {
+            // It has ended with orders unread. That is told once and before all that it
+            // has said, which may be how the app has ended.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => match self.receive().await {
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+                other => other,
+            },
             other => other,
         }
+    }
+
+    async fn receive(&self) -> io::Result<Option<Event>> {
+        let receive = || wire::receive(&self.0);
+        self.0.async_io(Interest::READABLE, receive).await
     }
 
     fn order(&self, order: &Order) {
@@ -271,4 +277,28 @@ pub(crate) fn refuse_itself(stream: &TcpStream) -> io::Result<()> {
     // So that the port is not kept from the app for a minute.
     let _ = stream.set_zero_linger();
     Err(io::ErrorKind::ConnectionRefused.into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_keeper_said_last_is_heard_though_it_has_left_orders_unread() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let (ours, keepers) = wire::pair().unwrap();
+            rustix::io::ioctl_fionbio(&ours, true).unwrap();
+            let control = Control(packets(ours).unwrap());
+            control.signal(15);
+            wire::send(&keepers, &Event::Exited(5)).unwrap();
+            drop(keepers);
+            let told = control.event().await.unwrap();
+            assert!(matches!(told, Some(Event::Exited(5))), "{told:?}");
+            assert!(control.event().await.unwrap().is_none());
+        });
+    }
 }
