@@ -189,7 +189,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     let launched = sandbox::launch(plan)?;
     raise_open_files();
     let runtime = runtime(threads)?;
-    let teller = Teller::start(notice);
+    let teller = Teller::start(notice, threads.is_some());
     let (log, target) = (Arc::clone(&request.log), request.target.clone());
     let inside = runtime.enter();
     let (control, backend) = match &request.target {
@@ -245,9 +245,9 @@ const WAITING: usize = 256;
 /// Tells notices on a thread of its own: a terminal or a pipe that nobody reads must
 /// not hold up who hears signals.
 struct Teller {
-    notices: SyncSender<Message>,
-    otherwise: Arc<dyn Fn(Notice) + Send + Sync>,
-    has_thread: bool,
+    /// `None` without a thread: then they are told at once.
+    notices: Option<SyncSender<Message>>,
+    tell: Arc<dyn Fn(Notice) + Send + Sync>,
 }
 
 enum Message {
@@ -257,41 +257,42 @@ enum Message {
 }
 
 impl Teller {
-    fn start(tell: Arc<dyn Fn(Notice) + Send + Sync>) -> Self {
+    /// Without a thread where the app may have none left of them.
+    fn start(tell: Arc<dyn Fn(Notice) + Send + Sync>, with_thread: bool) -> Self {
         let (notices, waiting) = mpsc::sync_channel(WAITING);
         let theirs = Arc::clone(&tell);
-        let thread = std::thread::Builder::new()
-            .name("notices".into())
-            .spawn(move || {
-                while let Ok(message) = waiting.recv() {
-                    match message {
-                        Message::Notice(notice) => theirs(notice),
-                        Message::Finish(done) => drop(done),
-                    }
+        let work = move || {
+            while let Ok(message) = waiting.recv() {
+                match message {
+                    Message::Notice(notice) => theirs(notice),
+                    Message::Finish(done) => drop(done),
                 }
-            });
+            }
+        };
+        let builder = std::thread::Builder::new().name("notices".into());
+        let started = with_thread && builder.spawn(work).is_ok();
         Teller {
-            notices,
-            otherwise: tell,
-            has_thread: thread.is_ok(),
+            notices: started.then_some(notices),
+            tell,
         }
     }
 
     /// What takes them.
     fn notice(&self) -> Arc<dyn Fn(Notice) + Send + Sync> {
-        if !self.has_thread {
-            // At the process limit.
-            return Arc::clone(&self.otherwise);
-        }
-        let notices = self.notices.clone();
+        let Some(notices) = self.notices.clone() else {
+            return Arc::clone(&self.tell);
+        };
         Arc::new(move |notice| {
             let _ = notices.try_send(Message::Notice(notice));
         })
     }
 
     fn finish(&self) {
+        let Some(notices) = &self.notices else {
+            return;
+        };
         let (done, told) = mpsc::sync_channel(0);
-        if self.notices.try_send(Message::Finish(done)).is_ok() {
+        if notices.try_send(Message::Finish(done)).is_ok() {
             let _ = told.recv_timeout(LAST_LINES);
         }
     }

@@ -1,4 +1,5 @@
-//! A home whose file server has gone away, or has no room.
+//! A home whose file server has gone away, or has no room, and output that nobody
+//! reads.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,9 +7,12 @@ use std::time::Duration;
 
 use ood_ca_tests::fuse::{Errno, FOREVER, FaultyMount, Op};
 use ood_ca_tests::{Home, eventually};
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 
-use crate::setup::{APP, Node, PATIENCE, User, processes_of, session_files};
+use crate::setup::{
+    APP, Node, PATIENCE, User, ask, assert_all_gone, get, processes_of, session_files,
+};
 
 /// An app that answers, and says which signals it hears.
 fn app() -> String {
@@ -138,4 +142,33 @@ fn without_room_for_its_registration_an_app_runs_unless_the_site_requires_it() {
     let mut job = alice.job(&flags, &app());
     assert_eq!(job.code(), 125, "{}", job.said());
     assert!(job.said().contains("No space left"), "{}", job.said());
+}
+
+#[test]
+fn output_that_nobody_reads_stops_neither_the_tls_end_nor_its_end() {
+    let node = Node::new();
+    let alice = node.user();
+    // As a paused terminal, or a pager that waits.
+    alice.run("mkfifo").args(["unread"]).output().assert_ok();
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let path = alice.home.join("unread");
+    let unread = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap();
+    let through = ["sh", "-c", "exec \"$@\" 2>unread", "sh"];
+    let words = [
+        "--outbound", "none", "--access-log", "-", "--", "python3", "-c", APP,
+    ];
+    let mut job = alice.start_through(&through, &words);
+    let port = job.ready().port;
+    // Lines of two thousand letters, more than the pipe holds.
+    let path = "a".repeat(2000);
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: n1\r\n\r\n").repeat(60);
+    let request = format!("{request}GET / HTTP/1.1\r\nHost: n1\r\nConnection: close\r\n\r\n");
+    let answers = ask(port, Some(&alice.home), &alice.home, &request);
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 61);
+    let held = rustix::io::ioctl_fionread(&unread).unwrap();
+    assert!(held > 30_000, "only {held} bytes wait to be read");
+    assert!(get(port, &alice.home, "/", "").is_some());
+    job.signal(Signal::TERM);
+    assert_eq!(job.code(), 143);
+    assert_all_gone(&alice, PATIENCE);
 }

@@ -35,7 +35,9 @@ fn nor_over_the_file_of_an_app_that_runs() {
     // What a killed one has left is nobody's: the next one takes its place.
     job.kill();
     fs::write(&file, told).unwrap();
-    let words = ["run", "--outbound", "none", "--publish", &file, "--", "true"];
+    let words = [
+        "run", "--outbound", "none", "--publish", &file, "--", "true",
+    ];
     alice.ood_job(words).output().assert_ok();
 }
 

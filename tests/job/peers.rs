@@ -19,7 +19,7 @@ const DASK: &str = r#"
 import os
 from distributed import Client, LocalCluster
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0") as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, local_directory=os.path.expanduser("~"), dashboard_address="127.0.0.1:0") as cluster:
         with Client(cluster) as client:
             client.wait_for_workers(2, timeout=60)
             squares = client.map(lambda n: n * n, range(100))

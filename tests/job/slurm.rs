@@ -238,7 +238,8 @@ fn what_only_asks_works_from_inside() {
         let said = slurm.batch(&format!(
             "$ood_job run --outbound {outbound} -- sh -c '{ask}'"
         ));
-        let id = said.lines().last().unwrap();
+        let number = |line: &&str| line.parse::<u32>().is_ok();
+        let id = said.lines().find(number).unwrap();
         assert!(said.contains(&format!("{id}:RUNNING")), "{said}");
     }
 }
