@@ -4,13 +4,16 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ca_core::{Error, HostName, PeerName, Ttl};
-use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 `needs-renewal`: 0 due, 1 not due, 255 failed.
 
 Your authority is kept in ~/.ood/pki. The first command that needs it creates it.";
+
+const COMPLETIONS_AFTER_HELP: &str = "\
+  ood-ca completions bash > ~/.local/share/bash-completion/completions/ood-ca";
 
 /// Your own certificate authority for apps behind Open OnDemand.
 #[derive(Debug, Parser)]
@@ -52,13 +55,18 @@ pub(crate) enum Command {
     /// Check everything and say what to do about what is wrong
     Doctor,
     /// Print a completion script for your shell
+    #[command(after_help = COMPLETIONS_AFTER_HELP)]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
+    /// Print a manual page
     Man {
-        /// Write the pages of all commands into this directory instead
+        /// Of this command [default: of all of ood-ca]
+        #[arg(value_name = "COMMAND", conflicts_with = "out", value_parser = command_name)]
+        page: Option<String>,
+
+        /// Write the pages of all commands into this directory instead, which is made if need be
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
@@ -242,4 +250,14 @@ pub(crate) struct Verify {
 
 fn peer_name(input: &str) -> Result<PeerName, String> {
     PeerName::parse(input).map_err(explained)
+}
+
+fn command_name(input: &str) -> Result<String, String> {
+    let all = Args::command();
+    let names: Vec<&str> = all.get_subcommands().map(clap::Command::get_name).collect();
+    if names.contains(&input) {
+        Ok(input.to_owned())
+    } else {
+        Err(format!("the commands are {}", names.join(", ")))
+    }
 }

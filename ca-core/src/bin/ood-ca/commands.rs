@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             print::raw(&script);
             Ok(0)
         }
-        Command::Man { out } => man(out.as_deref()),
+        Command::Man { page, out } => man(page.as_deref(), out.as_deref()),
         Command::Doctor => check::doctor(args),
         command => {
             let context = Context::new(args)?;
@@ -163,22 +163,25 @@ fn open_named(path: &Path) -> Result<std::fs::File> {
     })
 }
 
-fn man(out: Option<&Path>) -> Result<u8> {
+fn man(page: Option<&str>, out: Option<&Path>) -> Result<u8> {
     let fail = |path: &Path, source| Error::Io {
         action: "write the manual pages to",
         path: path.to_owned(),
         source,
     };
-    match out {
-        Some(dir) => {
-            clap_mangen::generate_to(Args::command(), dir).map_err(|e| fail(dir, e))?;
-        }
-        None => {
-            let mut page = Vec::new();
-            let rendered = clap_mangen::Man::new(Args::command()).render(&mut page);
-            rendered.map_err(|e| fail(Path::new("standard output"), e))?;
-            print::raw(&page);
-        }
+    let mut all = Args::command();
+    if let Some(dir) = out {
+        std::fs::create_dir_all(dir).map_err(|e| fail(dir, e))?;
+        clap_mangen::generate_to(all, dir).map_err(|e| fail(dir, e))?;
+        return Ok(0);
     }
+    // Gives the commands their full names.
+    all.build();
+    let wanted = page.and_then(|name| all.find_subcommand(name));
+    let mut text = Vec::new();
+    clap_mangen::Man::new(wanted.unwrap_or(&all).clone())
+        .render(&mut text)
+        .map_err(|e| fail(Path::new("standard output"), e))?;
+    print::raw(&text);
     Ok(0)
 }
