@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use ca_core::ConfigPath;
 
+use crate::target::Target;
+
 /// A program that can be the TLS end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
@@ -28,10 +30,55 @@ pub struct Ends {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Where the app listens.
-    pub to: SocketAddr,
+    pub to: Backend,
     /// The directory with `server.key`, `server.crt` and `trust.crt`. The types
     /// hold nothing that means anything in any of these languages.
     pub certs: ConfigPath,
+}
+
+impl Ends {
+    /// Which of the files that the configuration names are not there.
+    #[must_use]
+    pub fn missing_files(&self) -> Vec<&'static str> {
+        let mut files = vec!["server.crt", "server.key", "trust.crt"];
+        files.retain(|file| !self.certs.as_path().join(file).exists());
+        files
+    }
+}
+
+/// Where the app listens, in characters that mean nothing in any of these
+/// languages.
+#[derive(Clone, Debug)]
+pub struct Backend(Target);
+
+impl Backend {
+    /// Takes a destination.
+    ///
+    /// # Errors
+    /// What is wrong with the path of a socket, in words.
+    pub fn new(target: Target) -> Result<Self, &'static str> {
+        if let Target::Unix(path) = &target {
+            ConfigPath::parse(&path.to_string_lossy())?;
+        }
+        Ok(Backend(target))
+    }
+
+    /// The destination.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.0
+    }
+
+    /// As this program writes it.
+    fn written_for(&self, program: Program) -> String {
+        match (&self.0, program) {
+            (Target::Tcp(address), _) => address.to_string(),
+            (Target::Unix(path), Program::Caddy) => format!("unix/{}", path.display()),
+            (Target::Unix(path), Program::Stunnel) => path.display().to_string(),
+            (Target::Unix(path), Program::Haproxy) => format!("unix@{}", path.display()),
+            (target @ Target::Unix(_), Program::Nginx | Program::Ghostunnel) => target.to_string(),
+        }
+    }
 }
 
 /// The text of a configuration.
@@ -46,7 +93,7 @@ pub fn render(program: Program, ends: &Ends) -> String {
     };
     template
         .replace("{{listen}}", &ends.listen.to_string())
-        .replace("{{to}}", &ends.to.to_string())
+        .replace("{{to}}", &ends.to.written_for(program))
         .replace("{{certs}}", ends.certs.as_str())
 }
 
@@ -55,25 +102,42 @@ pub fn render(program: Program, ends: &Ends) -> String {
 mod tests {
     use super::*;
 
+    const ALL: [Program; 5] = [
+        Program::Caddy,
+        Program::Stunnel,
+        Program::Nginx,
+        Program::Haproxy,
+        Program::Ghostunnel,
+    ];
+
+    fn ends(to: &str) -> Ends {
+        Ends {
+            listen: "[::]:4000".parse().unwrap(),
+            to: Backend::new(Target::parse(to).unwrap()).unwrap(),
+            certs: ConfigPath::parse("/home/alice/certs").unwrap(),
+        }
+    }
+
     #[test]
     fn every_place_is_filled_in() {
-        let ends = Ends {
-            listen: "[::]:4000".parse().unwrap(),
-            to: "127.0.0.1:8888".parse().unwrap(),
-            certs: ConfigPath::parse("/home/alice/certs").unwrap(),
-        };
-        for program in [
-            Program::Caddy,
-            Program::Stunnel,
-            Program::Nginx,
-            Program::Haproxy,
-            Program::Ghostunnel,
+        for (to, shown) in [
+            ("127.0.0.1:8888", "127.0.0.1:8888"),
+            ("unix:/home/alice/app/socket", "/home/alice/app/socket"),
         ] {
-            let text = render(program, &ends);
-            for part in ["[::]:4000", "127.0.0.1:8888", "/home/alice/certs/trust.crt"] {
-                assert!(text.contains(part), "{program:?}: {part}");
+            for program in ALL {
+                let text = render(program, &ends(to));
+                for part in ["[::]:4000", shown, "/home/alice/certs/trust.crt"] {
+                    assert!(text.contains(part), "{program:?}: {part}");
+                }
+                assert!(!text.contains("{{"), "{program:?}");
             }
-            assert!(!text.contains("{{"), "{program:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_whose_name_means_something_is_refused() {
+        for path in ["/a;b", "/a b", "/a/$x", "/a:b", "/a\nb", "/a\"b"] {
+            assert!(Backend::new(Target::Unix(path.into())).is_err(), "{path}");
         }
     }
 }

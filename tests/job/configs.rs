@@ -1,13 +1,13 @@
 //! `ood-job config`: each generated configuration, run by the real program.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 use ood_ca_tests::{Home, Snapshot, eventually, require_tool};
 
-use crate::setup::{Node, PATIENCE, User, ask, web_server};
+use crate::setup::{Node, PATIENCE, User, ask, web_server, web_server_at};
 
 const ANSWER: &str = "the app's answer";
 
@@ -18,22 +18,31 @@ struct TlsEnd<'a> {
 }
 
 impl<'a> TlsEnd<'a> {
-    fn prepare(alice: &'a User<'a>, program: &str) -> Self {
+    /// With the app at a port, or at a socket in a directory of the user's own.
+    fn prepare(alice: &'a User<'a>, program: &str, by_socket: bool) -> Self {
         alice
             .home
             .ood_ca("issue --host n1.cluster.test --ip 127.0.0.1 --out certs")
             .assert_ok();
-        let app: SocketAddr = (Ipv4Addr::LOCALHOST, 8888).into();
-        web_server(app, ANSWER);
+        let to = if by_socket {
+            let socket = alice.home.dir("app").join("socket");
+            fs::set_permissions(socket.parent().unwrap(), Permissions::from_mode(0o700)).unwrap();
+            web_server_at(&socket, ANSWER);
+            chown(&socket, Some(alice.uid()), Some(alice.uid())).unwrap();
+            format!("unix:{}", socket.display())
+        } else {
+            let app: SocketAddr = (Ipv4Addr::LOCALHOST, 8888).into();
+            web_server(app, ANSWER);
+            app.to_string()
+        };
         let port = 8443;
         let certs = alice.home.join("certs");
         let outcome = alice
-            .ood_job([
-                "config", program, "--listen", "127.0.0.1:8443", "--to", "127.0.0.1:8888",
-            ])
+            .ood_job(["config", program, "--listen", "127.0.0.1:8443", "--to", &to])
             .args(["--certs".into(), certs])
             .output()
             .assert_ok();
+        assert!(!outcome.stderr.contains("warning"), "{outcome}");
         let config = alice.home.join("config");
         fs::write(&config, &outcome.stdout).unwrap();
         chown(&config, Some(alice.uid()), Some(alice.uid())).unwrap();
@@ -103,12 +112,18 @@ impl<'a> TlsEnd<'a> {
     }
 }
 
-fn guards(program: &str, command: &str, args: &[&str]) {
+fn guards(program: &str, args: &[&str]) {
+    for by_socket in [false, true] {
+        guards_at(program, args, by_socket);
+    }
+}
+
+fn guards_at(program: &str, args: &[&str], by_socket: bool) {
     let node = Node::new();
     let alice = node.user();
-    let end = TlsEnd::prepare(&alice, program);
+    let end = TlsEnd::prepare(&alice, program, by_socket);
     let before = Snapshot::of(alice.home.path());
-    end.assert_guards(command, args);
+    end.assert_guards(program, args);
     // Nothing but what lies beside the certificates.
     let changed = before.changes(&Snapshot::of(alice.home.path()));
     let strange: Vec<_> = changed
@@ -120,22 +135,22 @@ fn guards(program: &str, command: &str, args: &[&str]) {
 
 #[test]
 fn caddy() {
-    guards("caddy", "caddy", &["run", "--config", "CONFIG"]);
+    guards("caddy", &["run", "--config", "CONFIG"]);
 }
 
 #[test]
 fn stunnel() {
-    guards("stunnel", "stunnel", &["CONFIG"]);
+    guards("stunnel", &["CONFIG"]);
 }
 
 #[test]
 fn nginx() {
-    guards("nginx", "nginx", &["-e", "stderr", "-c", "CONFIG"]);
+    guards("nginx", &["-e", "stderr", "-c", "CONFIG"]);
 }
 
 #[test]
 fn haproxy() {
-    guards("haproxy", "haproxy", &["-db", "-f", "CONFIG"]);
+    guards("haproxy", &["-db", "-f", "CONFIG"]);
 }
 
 #[test]
@@ -160,7 +175,7 @@ fn ghostunnel_says_that_it_is_not_tested() {
 fn a_path_that_means_something_to_a_program_is_refused() {
     let node = Node::new();
     let alice = node.user();
-    for certs in ["/certs;evil", "/certs\nevil", "/c $x", "certs", "/a/../b"] {
+    for certs in ["/certs;evil", "/certs\nevil", "/c $x", "a;b", "/a/../b"] {
         let words = [
             "config", "nginx", "--listen", "0.0.0.0:1", "--to", "127.0.0.1:1", "--certs", certs,
         ];

@@ -4,8 +4,9 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -196,17 +197,29 @@ pub(crate) fn web_server(address: SocketAddr, says: &'static str) {
     let listener = TcpListener::bind(address).unwrap();
     std::thread::spawn(move || {
         for connection in listener.incoming().map_while(Result::ok) {
-            let mut request = [0; 4096];
-            let mut connection: &TcpStream = &connection;
-            if connection.read(&mut request).is_ok() {
-                let length = says.len();
-                drop(write!(
-                    connection,
-                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{says}"
-                ));
-            }
+            answer(connection, says);
         }
     });
+}
+
+/// The same at a socket.
+pub(crate) fn web_server_at(socket: &Path, says: &'static str) {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().map_while(Result::ok) {
+            answer(connection, says);
+        }
+    });
+}
+
+fn answer(mut connection: impl Read + Write, says: &str) {
+    if connection.read(&mut [0; 4096]).is_ok() {
+        let length = says.len();
+        drop(write!(
+            connection,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{says}"
+        ));
+    }
 }
 
 /// Somebody with a home and an authority of their own.

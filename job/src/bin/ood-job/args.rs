@@ -1,13 +1,15 @@
 //! The command line, defined once: help, completions and man pages come of it.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ca_core::{ConfigPath, HostName, PeerName, Ttl};
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use ood_job::Error;
+use ood_job::config::Backend;
 use ood_job::publish::PublishFile;
 use ood_job::target::Target;
 
@@ -23,6 +25,9 @@ OOD_JOB_APP_PORT, or OOD_JOB_APP_SOCKET) and where the portal reaches it
 
   ood-job run --to 127.0.0.1:8888 --publish connection.yml -- sh -c \\
     'exec jupyter lab --port=8888 --ServerApp.base_url=/pun/proxy/$OOD_JOB_HOST/$OOD_JOB_PORT/'";
+
+const COMPLETIONS_AFTER_HELP: &str = "\
+  ood-job completions bash > ~/.local/share/bash-completion/completions/ood-job";
 
 /// Runs an app of yours so that only your own Open OnDemand session reaches it.
 #[derive(Debug, Parser)]
@@ -62,13 +67,18 @@ pub(crate) enum Command {
     /// Print a configuration for another program as the TLS end
     Config(Config),
     /// Print a completion script for your shell
+    #[command(after_help = COMPLETIONS_AFTER_HELP)]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
+    /// Print a manual page
     Man {
-        /// Write the pages of all commands into this directory instead
+        /// Of this command [default: of all of ood-job]
+        #[arg(value_name = "COMMAND", conflicts_with = "out", value_parser = command_name)]
+        page: Option<String>,
+
+        /// Write the pages of all commands into this directory instead, which is made if need be
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
@@ -79,7 +89,7 @@ pub(crate) enum Command {
 #[allow(clippy::struct_excessive_bools)]
 pub(crate) struct Run {
     /// Where the portal comes in [default: a free port of all addresses]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
     pub(crate) listen: Option<SocketAddr>,
 
     /// Another name or IPv4 address by which the portal reaches this node; the first is published; may
@@ -194,9 +204,9 @@ pub(crate) struct Ports {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Register {
-    /// The port of the TLS end
-    #[arg(value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) port: u16,
+    /// The port of the TLS end; HOST:PORT is the same as PORT --host HOST
+    #[arg(value_name = "PORT", value_parser = own_place)]
+    pub(crate) place: (Option<String>, u16),
 
     /// Under this name or IPv4 address only; may be repeated [default: all of this node's]
     #[arg(long, value_name = "HOST")]
@@ -232,12 +242,12 @@ pub(crate) struct Config {
     pub(crate) program: Program,
 
     /// Where it listens
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen)]
     pub(crate) listen: SocketAddr,
 
-    /// Where the app listens
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) to: SocketAddr,
+    /// Where the app listens: HOST:PORT, or unix:PATH in a directory of your own
+    #[arg(long, value_name = "WHERE", value_parser = backend)]
+    pub(crate) to: Backend,
 
     /// The directory that `ood-ca issue --out DIR` has written
     #[arg(long, value_name = "DIR", value_parser = config_path)]
@@ -250,7 +260,7 @@ pub(crate) enum Program {
     Caddy,
     /// stunnel FILE
     Stunnel,
-    /// nginx -e stderr -c FILE
+    /// nginx -e stderr -c FILE (an absolute path)
     Nginx,
     /// haproxy -db -f FILE
     Haproxy,
@@ -258,14 +268,51 @@ pub(crate) enum Program {
     Ghostunnel,
 }
 
+/// What a URL of the portal can call a host.
+pub(crate) const HOST_HINT: &str =
+    "the portal takes a name such as n001.cluster.example, or an IPv4 address";
+
 fn peer_name(input: &str) -> Result<PeerName, String> {
-    match input.parse::<std::net::IpAddr>() {
-        Ok(address) => Ok(PeerName::Ip(address)),
+    match input
+        .parse::<IpAddr>()
+        .map(|address| address.to_canonical())
+    {
+        Ok(address @ IpAddr::V4(_)) => Ok(PeerName::Ip(address)),
+        // nginx cannot verify one that stands in a URL.
+        Ok(IpAddr::V6(_)) => Err(with_hint("it is an IPv6 address", HOST_HINT)),
         // Not a reserved one.
         Err(_) => HostName::parse(input)
             .map(PeerName::Host)
-            .map_err(|e| e.to_string()),
+            .map_err(|error| match error {
+                ca_core::Error::BadName { why, .. } => with_hint(why, HOST_HINT),
+                other => other.to_string(),
+            }),
     }
+}
+
+/// Where to listen: no name, for that may have several addresses.
+fn listen(input: &str) -> Result<SocketAddr, String> {
+    const HINT: &str =
+        "write 0.0.0.0:8443 for all addresses of this node, or 10.0.0.5:8443 for one";
+    input.parse().map_err(|_| {
+        let bare: Result<IpAddr, _> = input.trim_matches(['[', ']']).parse();
+        let why = match input.rsplit_once(':') {
+            _ if bare.is_ok() => "there is no port in it",
+            None if input.parse::<u16>().is_ok() => "there is no address in it",
+            None => "there is no port in it",
+            Some((_, port)) if port.parse::<u16>().is_err() => {
+                "the port is not a number from 0 to 65535"
+            }
+            Some(("", _)) => "there is no address in it",
+            Some(_) => "what stands before the port is not an address",
+        };
+        with_hint(why, HINT)
+    })
+}
+
+fn backend(input: &str) -> Result<Backend, String> {
+    let target = Target::parse(input).map_err(explained)?;
+    Backend::new(target).map_err(str::to_owned)
 }
 
 fn target(input: &str) -> Result<Target, String> {
@@ -287,16 +334,109 @@ fn span(input: &str) -> Result<Duration, String> {
         .map_err(str::to_owned)
 }
 
+/// Programs that go into the background change their directory.
 fn config_path(input: &str) -> Result<ConfigPath, String> {
-    ConfigPath::parse(input).map_err(str::to_owned)
+    let absolute = std::path::absolute(input).map_err(|e| e.to_string())?;
+    let absolute = absolute.to_string_lossy();
+    ConfigPath::parse(&absolute).map_err(|why| match *absolute == *input {
+        true => why.to_owned(),
+        false => format!("{why}; it is {absolute:?}"),
+    })
 }
 
 fn place(input: &str) -> Result<(String, u16), String> {
-    let parsed = input.rsplit_once(':').and_then(|(host, port)| {
-        let port = port.parse().ok()?;
-        Some((host.to_owned(), port))
-    });
-    parsed.ok_or_else(|| "write it as n001.cluster.example:40123".into())
+    match own_place(input) {
+        Ok((Some(host), port)) => Ok((host, port)),
+        _ => Err("write it as n001.cluster.example:40123".into()),
+    }
+}
+
+/// `PORT`, or `HOST:PORT` as `ood-job sessions` shows it.
+fn own_place(input: &str) -> Result<(Option<String>, u16), String> {
+    let (host, port) = match input.rsplit_once(':') {
+        Some((host, port)) => (Some(host), port),
+        None => (None, input),
+    };
+    let refuse = |why| Err(with_hint(why, "write 8443, or n001.cluster.example:8443"));
+    if host == Some("") {
+        return refuse("there is no host in it");
+    }
+    let plain = port.bytes().all(|b| b.is_ascii_digit());
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 && plain => Ok((host.map(str::to_owned), port)),
+        _ => refuse("the port is not a number from 1 to 65535"),
+    }
+}
+
+fn command_name(input: &str) -> Result<String, String> {
+    let all = Args::command();
+    let names: Vec<&str> = all.get_subcommands().map(clap::Command::get_name).collect();
+    if names.contains(&input) {
+        Ok(input.to_owned())
+    } else {
+        Err(format!("the commands are {}", names.join(", ")))
+    }
+}
+
+fn with_hint(why: &str, hint: &str) -> String {
+    format!("{why}\nhint: {hint}")
+}
+
+impl Args {
+    /// The arguments of this process, or clap's refusal.
+    pub(crate) fn of_process() -> Result<Self, clap::Error> {
+        let args = Self::try_parse()?;
+        if let Command::Run(run) = &args.command {
+            run.check()?;
+        }
+        Ok(args)
+    }
+}
+
+impl Run {
+    /// Whether the app is on the node's network.
+    fn shares_network(&self) -> bool {
+        match self.network {
+            Some(network) => network == Network::Host,
+            None => matches!(self.to, Some(Target::Unix(_))),
+        }
+    }
+
+    /// Who gives a flag that does nothing believes the app to be elsewhere than it is.
+    fn check(&self) -> Result<(), clap::Error> {
+        let refuse = |why: &str, hint: &str| {
+            let mut all = Args::command();
+            // Gives the commands their full names.
+            all.build();
+            let mut run = all.find_subcommand("run").cloned().unwrap_or(all);
+            Err(run.error(ErrorKind::ArgumentConflict, with_hint(why, hint)))
+        };
+        if self.allow_unisolated && !self.shares_network() {
+            return refuse(
+                "--allow-unisolated does nothing here: the app gets a network of its own",
+                "leave it out, or add --network host",
+            );
+        }
+        if self.no_pidns && self.shares_network() {
+            return refuse(
+                "--no-pidns does nothing here: on the node's network the app sees the node's processes anyway",
+                "leave it out",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What clap cannot know: what most probably was meant.
+pub(crate) fn usage_hint(error: &clap::Error, words: &[OsString]) -> Option<&'static str> {
+    let unclear = matches!(
+        error.kind(),
+        ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument
+    );
+    let runs = words.iter().skip(1).any(|word| word == "run");
+    let separated = words.iter().any(|word| word == "--");
+    (unclear && runs && !separated)
+        .then_some("put -- before the app's command, as in: ood-job run --to 127.0.0.1:8888 -- python3 -m http.server --bind 127.0.0.1 8888")
 }
 
 /// What clap prints behind "invalid value", which has quoted the value already.
@@ -309,7 +449,7 @@ fn explained(error: Error) -> String {
         other => other.to_string(),
     };
     match error.hint() {
-        Some(hint) => format!("{why}\nhint: {hint}"),
+        Some(hint) => with_hint(&why, &hint),
         None => why,
     }
 }

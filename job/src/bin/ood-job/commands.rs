@@ -1,6 +1,7 @@
 //! One function for each command: call the library, print the outcome.
 
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             print::raw(&script);
             Ok(0)
         }
-        Command::Man { out } => man(out.as_deref()),
+        Command::Man { page, out } => man(page.as_deref(), out.as_deref()),
     }
 }
 
@@ -67,7 +68,8 @@ fn run_app(args: &Args, options: &args::Run) -> Result<u8> {
     let files = options.header_file.iter().cloned().map(Source::File);
     let env = options.header_env.iter().cloned().map(Source::Env);
     let sources: Vec<Source> = lines.chain(files).chain(env).collect();
-    let var = |name: &str| std::env::var(name).ok();
+    // What is not UTF-8 is refused as what it is, and not as a variable that is not set.
+    let var = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
     let headers = headers::gather(&sources, var, options.client_cert_headers)?;
     let request = RunRequest {
         command: options.command.clone(),
@@ -247,13 +249,20 @@ fn register(args: &Args, options: &args::Register) -> Result<u8> {
     let (site, at) = (site(args)?, now());
     let node = Node::current(&site);
     let job = Job::current(at);
-    let hosts = if options.host.is_empty() {
+    let (named, port) = options.place.clone();
+    let named: Vec<String> = named.into_iter().chain(options.host.clone()).collect();
+    let hosts = if named.is_empty() {
         node.registered_names()
     } else {
-        options.host.clone()
+        named.clone()
     };
-    let first = options.host.first().cloned();
-    let host = first.or_else(|| node.host()).ok_or_else(|| {
+    for host in hosts.iter().filter(|host| is_loopback(host)) {
+        print::warning(&format!(
+            "{host}: the portal reaches no loopback, unless the site allows it (allow_hosts); give a name or an address of this node"
+        ));
+    }
+    let host = named.into_iter().next().or_else(|| node.host());
+    let host = host.ok_or_else(|| {
         Error::Core(ca_core::Error::BadRequest {
             why: "this node has neither a name nor an address that others could use".into(),
             hint: "name it with --host",
@@ -266,7 +275,7 @@ fn register(args: &Args, options: &args::Register) -> Result<u8> {
     let record = Record {
         session: sessions::new_id()?,
         host,
-        port: options.port,
+        port,
         holder: options.pid.map(Holder::of).transpose()?,
         job: job.as_ref().map(JobId::from),
         created: at,
@@ -275,7 +284,7 @@ fn register(args: &Args, options: &args::Register) -> Result<u8> {
     };
     let registry = Registry::for_user()?;
     registry.prune(at)?;
-    registry.register(&record, &hosts)?;
+    registry.register(&record, &hosts).map_err(about_host)?;
     let all = registry.list(at)?;
     if let Some(session) = all.iter().find(|s| s.record.session == record.session) {
         if args.json {
@@ -287,9 +296,30 @@ fn register(args: &Args, options: &args::Register) -> Result<u8> {
     Ok(0)
 }
 
+/// The hints of a name are those of `ood-ca`, with its options.
+fn about_host(error: Error) -> Error {
+    match error {
+        Error::Core(ca_core::Error::BadName {
+            what, input, why, ..
+        }) => Error::Core(ca_core::Error::BadName {
+            what,
+            input,
+            why,
+            hint: args::HOST_HINT,
+        }),
+        other => other,
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.parse().is_ok_and(|a: Ipv4Addr| a.is_loopback());
+    address || host.eq_ignore_ascii_case("localhost")
+}
+
 fn unregister(args: &Args, options: &args::Unregister) -> Result<u8> {
     let (host, port) = &options.place;
-    let taken = Registry::for_user()?.unregister(host, *port)?;
+    let registry = Registry::for_user()?;
+    let taken = registry.unregister(host, *port).map_err(about_host)?;
     if !args.json {
         print::line(&format!("unregistered: {}", taken.names.join(" ")));
         return Ok(0);
@@ -408,9 +438,24 @@ fn print_config(options: &args::Config) {
     };
     let ends = config::Ends {
         listen: options.listen,
-        to: options.to,
+        to: options.to.clone(),
         certs: options.certs.clone(),
     };
+    // Both may be made later.
+    let missing = ends.missing_files();
+    if !missing.is_empty() {
+        let certs = ends.certs.as_str();
+        print::warning(&format!(
+            "{certs} has no {} yet; make what is missing with: ood-ca issue --out {certs}",
+            missing.join(", ")
+        ));
+    }
+    if let Err(error) = ends.to.target().check_private() {
+        print::warning(&error.to_string());
+        if let Some(hint) = error.hint() {
+            print::remark(&format!("hint: {hint}"));
+        }
+    }
     print::raw(config::render(program, &ends).as_bytes());
     if program == config::Program::Caddy {
         // JSON has no comments.
@@ -421,18 +466,23 @@ fn print_config(options: &args::Config) {
     }
 }
 
-fn man(out: Option<&Path>) -> Result<u8> {
-    match out {
-        Some(dir) => clap_mangen::generate_to(Args::command(), dir)
-            .map_err(|e| Error::io("write the manual pages to", dir, e))?,
-        None => {
-            let mut page = Vec::new();
-            let rendered = clap_mangen::Man::new(Args::command()).render(&mut page);
-            rendered.map_err(|e| {
-                Error::io("write the manual page to", Path::new("standard output"), e)
-            })?;
-            print::raw(&page);
-        }
+fn man(page: Option<&str>, out: Option<&Path>) -> Result<u8> {
+    let mut all = Args::command();
+    if let Some(dir) = out {
+        let fail = |e| Error::io("write the manual pages to", dir, e);
+        std::fs::create_dir_all(dir).map_err(fail)?;
+        clap_mangen::generate_to(all, dir).map_err(fail)?;
+        return Ok(0);
     }
+    // Gives the commands their full names.
+    all.build();
+    let wanted = page
+        .and_then(|name| all.find_subcommand(name))
+        .unwrap_or(&all);
+    let mut text = Vec::new();
+    clap_mangen::Man::new(wanted.clone())
+        .render(&mut text)
+        .map_err(|e| Error::io("write the manual page to", Path::new("standard output"), e))?;
+    print::raw(&text);
     Ok(0)
 }

@@ -10,16 +10,18 @@ mod print;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Args, Command};
 
 fn main() -> ExitCode {
     protect_keys();
-    let args = match Args::try_parse() {
+    let args = match Args::of_process() {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
+            let words: Vec<_> = std::env::args_os().collect();
+            if let Some(hint) = args::usage_hint(&error, &words) {
+                print::remark(&format!("hint: {hint}"));
+            }
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
