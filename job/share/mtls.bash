@@ -1,11 +1,15 @@
 # shellcheck shell=bash disable=SC2317 # handlers of traps look unreachable to it
-# Mutual TLS in front of an app in a batch job. Source this file (bash 4.4 or
-# later), or have a template of the Ruby gem put it into the job script. Then:
+# Mutual TLS in front of an app in a batch job. Source this file in bash (4.4 or
+# later; no other shell will do), or have a template of the Ruby gem put it into the
+# job script. Then:
 #
-#   add_caddy_header NAME VALUE           a header that the app can trust; before the start
+#   add_caddy_header NAME VALUE           a header that the app can trust; before the start.
+#                                         (So named as Caddy was the first to set it.)
 #   start_mtls_caddy OUTER INNER CMD…     runs CMD, which listens on 127.0.0.1:INNER, and
 #                                         serves it at port OUTER of this node to the owner
-#                                         of this job alone; ends with CMD and its exit code
+#                                         of this job alone; ends with CMD and its exit code.
+#                                         Ended by a signal, also in the background, it ends
+#                                         when nothing of it is left and OUTER is free
 #   start_mtls OUTER INNER CMD…           the same, by ood-job where that is on this node; the
 #                                         name to use in job scripts
 #   mtls_free_port [MIN [MAX]]            a port nobody on this node listens on
@@ -13,17 +17,19 @@
 #   client leaf ──TLS──▶ Caddy ──socket in a 0700 directory──▶ Caddy ──127.0.0.1──▶ CMD
 #                      OUTER, this node │ inside: namespaces of users, network, processes
 #
-# No byte that comes in crosses user-mode networking; slirp4netns is for what CMD
-# itself connects to. The node's loopback is out of its reach, and its own is out
+# No byte that comes in crosses user-mode networking; pasta or slirp4netns is for what
+# CMD itself connects to. The node's loopback is out of its reach, and its own is out
 # of everybody else's. What CMD starts ends with it.
 #
-# Needs: ood-job, or else ood-ca, caddy (2.6 or later), util-linux 2.36 or later,
-# slirp4netns, iproute2.
+# Needs ood-job, and pasta or slirp4netns unless MTLS_OUTBOUND is none. Without ood-job:
+# ood-ca, caddy (2.6 or later), util-linux 2.36 or later, slirp4netns, iproute2.
 #
 #   MTLS_OOD_JOB, MTLS_OOD_CA, MTLS_CADDY   where these are, if not in PATH
 #   MTLS_HOSTS                names and IPv4 addresses that the certificate is for, with
 #                             spaces between; unset: this node's names
-#   MTLS_OUTBOUND             slirp4netns (default) or none: CMD can connect to nothing
+#   MTLS_OUTBOUND             auto (default): by pasta or slirp4netns, whichever is there;
+#                             pasta (by ood-job only); slirp4netns; none: CMD can connect
+#                             to nothing
 #   MTLS_READY_TIMEOUT        seconds until CMD must listen on INNER (300)
 #   MTLS_GRACE                seconds between SIGTERM and SIGKILL at the end (5)
 #   MTLS_READY_FD             a file descriptor that gets a line when CMD can be reached
@@ -43,7 +49,7 @@ add_caddy_header() {
     # `set -x` in the job script must not write the value into the job's output.
     local -
     { set +xv; } 2>/dev/null
-    local LC_ALL=C name=${1-} value=${2-} other i
+    local LC_ALL=C name=${1-} value=${2-} other folded i
     if [ -n "${MTLS_INSIDE-}" ]; then
         mtls_error "the header $name comes too late: what serves this app has started already" \
             "call add_caddy_header before start_mtls, where the job starts"
@@ -54,13 +60,26 @@ add_caddy_header() {
             "add_caddy_header NAME VALUE"
         return 1
     fi
-    case ${name,,} in
-        connection | content-length | keep-alive | te | trailer | transfer-encoding | upgrade)
+    # In any spelling, as apps may read them.
+    folded=$(mtls_folded "$name")
+    case $folded in
+        connection | content-length | expect | keep-alive | proxy-connection | te | trailer | transfer-encoding | upgrade)
             mtls_error "the header $name belongs to the connection and cannot be set" \
                 "leave it to the proxy"
             return 1
             ;;
+        host)
+            mtls_error "the header $name cannot be set: it says by which name the client came" \
+                "an app that insists on its own name is the site's to help: host_header in ood_ca.yml"
+            return 1
+            ;;
     esac
+    # An app would take it for a password that everybody knows, or for none.
+    if ! [[ $value == *[!\ $'\t']* ]]; then
+        mtls_error "the header $name has no value" \
+            "add_caddy_header NAME VALUE; is the variable set that VALUE comes from?"
+        return 1
+    fi
     # Tabs are fine in a value; a line break would begin another header.
     if [[ $value == *[$'\001'-$'\010'$'\012'-$'\037'$'\177']* ]]; then
         mtls_error "the value of the header $name has a control character in it" \
@@ -78,7 +97,7 @@ add_caddy_header() {
             MTLS_HEADER_VALUES[i]=$value
             return 0
         fi
-        if [ "$(mtls_folded "$other")" = "$(mtls_folded "$name")" ]; then
+        if [ "$(mtls_folded "$other")" = "$folded" ]; then
             mtls_error "the headers $other and $name are one to many apps" "choose one spelling"
             return 1
         fi
@@ -114,6 +133,78 @@ mtls_other_spellings() {
 
 mtls_is_port() {
     [[ ${1-} =~ ^[1-9][0-9]{0,4}$ ]] && [ "$1" -le 65535 ]
+}
+
+# mtls_arguments NAME OUTER INNER CMD…: whether NAME can start with these; else the exit
+# code is what it ends with.
+mtls_arguments() {
+    local name=$1 usage="$1 OUTER INNER CMD…" which
+    shift
+    if [ $# -lt 2 ]; then
+        mtls_error "two ports and a command are needed" "$usage"
+        return 2
+    fi
+    for which in OUTER INNER; do
+        if ! mtls_is_port "$1"; then
+            mtls_error "$which is ${1@Q}, which is no port from 1 to 65535" "$usage"
+            return 2
+        fi
+        shift
+    done
+    if [ -z "${1-}" ]; then
+        mtls_error "there is no command behind the two ports" \
+            "$usage, as in: $name 8443 8888 python3 -m http.server --bind 127.0.0.1 8888"
+        return 2
+    fi
+    if ! type -P -- "$1" >/dev/null; then
+        if [ -e "$1" ] && [[ $1 == */* ]]; then
+            mtls_error "${1@Q} cannot be executed" "is it a program, and executable? try: ls -l ${1@Q}"
+            return 126
+        fi
+        which="check the spelling, and whether its module is loaded"
+        [ "$(type -t -- "$1")" != function ] ||
+            which="it is a function: export -f $1, and then: $name OUTER INNER bash -c $1"
+        mtls_error "there is no program ${1@Q} on this node" "$which"
+        return 127
+    fi
+}
+
+# mtls_apart FUNCTION ARG…: in a shell of its own, as it changes much of it. Whoever ends
+# `start_mtls … &` ends the shell above that one, and waits for no other: so it hands the
+# signal on, and ends last.
+mtls_apart() {
+    local part='' told='' code=0 traps
+    if [ "$BASHPID" = "$$" ]; then
+        ("$@")
+        return
+    fi
+    traps=$(trap -p TERM INT HUP)
+    trap 'told=TERM; mtls_tell "$part"' TERM
+    trap 'told=INT; mtls_tell "$part"' INT
+    trap 'told=HUP; mtls_tell "$part"' HUP
+    "$@" <&0 &
+    part=$!
+    [ -z "$told" ] || mtls_tell "$part"
+    # A signal ends `wait`, not what is waited for.
+    while kill -0 "$part" 2>/dev/null; do
+        wait "$part" || true
+    done
+    wait "$part" || code=$?
+    trap - TERM INT HUP
+    eval "$traps"
+    case "$told $traps" in
+        \ *) return "$code" ;;
+        *"SIG$told"*)
+            kill -s "$told" "$BASHPID"
+            return "$code"
+            ;;
+        *) exit "$code" ;;
+    esac
+}
+
+# mtls_tell PID: that it shall end, if it has begun.
+mtls_tell() {
+    [ -z "$1" ] || kill -TERM "$1" 2>/dev/null || true
 }
 
 # mtls_listeners PORT: how many sockets of this node listen on it. Two programs
@@ -415,7 +506,7 @@ mtls_requirements() {
                 return 1
             fi
             ;;
-        slirp4netns)
+        auto | slirp4netns)
             if ! command -v slirp4netns >/dev/null; then
                 mtls_error "slirp4netns is not on this node" \
                     "install it, or set MTLS_OUTBOUND=none for an app that connects to nothing"
@@ -428,7 +519,8 @@ mtls_requirements() {
             fi
             ;;
         *)
-            mtls_error "MTLS_OUTBOUND is ${3@Q}" "slirp4netns or none"
+            mtls_error "MTLS_OUTBOUND is ${3@Q}" \
+                "auto, slirp4netns or none; pasta where ood-job is on the node"
             return 1
             ;;
     esac
@@ -460,29 +552,28 @@ mtls_nameserver() {
     [ "$needed" = no ] || printf 'nameserver 10.0.2.3\n%s' "$other" >"$1/resolv.conf"
 }
 
-start_mtls_caddy() (
+start_mtls_caddy() {
+    mtls_apart mtls_by_caddy start_mtls_caddy "$@"
+}
+
+# mtls_by_caddy NAME OUTER INNER CMD…: ends the shell that it is in.
+mtls_by_caddy() {
     # No trace: the key would be in it. No export of what is set, no file names for *.
     { set +aeuvx; } 2>/dev/null
     set -f
     unset -v key
     IFS=$' \t\n'
     umask 077
-    outer=${1-} inner=${2-}
-    if ! mtls_is_port "$outer" || ! mtls_is_port "$inner" || [ $# -lt 3 ]; then
-        mtls_error "two ports and a command are needed" "start_mtls_caddy OUTER INNER CMD…"
-        exit 2
-    fi
-    shift 2
-    caddy=${MTLS_CADDY:-caddy} ood_ca=${MTLS_OOD_CA:-ood-ca} outbound=${MTLS_OUTBOUND:-slirp4netns}
+    mtls_arguments "$@" || exit
+    outer=$2 inner=$3
+    shift 3
+    caddy=${MTLS_CADDY:-caddy} ood_ca=${MTLS_OOD_CA:-ood-ca} outbound=${MTLS_OUTBOUND:-auto}
     timeout=${MTLS_READY_TIMEOUT:-300} grace=${MTLS_GRACE:-5}
     mtls_settings "$timeout" "$grace" || exit 2
     unset -v MTLS_HEADER_COUNT
     mtls_requirements "$caddy" "$ood_ca" "$outbound" || exit 1
     taken="port $outer of this node is taken"
-    if [ "$(mtls_listeners "$outer")" != 0 ]; then
-        mtls_error "$taken" "choose another, with mtls_free_port for example"
-        exit 1
-    fi
+    mtls_check_free "$outer" || exit 1
 
     dir='' watch='' server='' space='' network='' init=''
     finish() {
@@ -501,8 +592,12 @@ start_mtls_caddy() (
             kill -KILL "$process" 2>/dev/null
             wait "$process" 2>/dev/null
         done
-        [ -z "$dir" ] || rm -rf -- "$dir"
-        [ -z "$watch" ] || kill -KILL "$watch" 2>/dev/null
+        # … and a little later, if it had to be killed.
+        SECONDS=0
+        while [ -n "$init" ] && mtls_alive "$init" "$init_birth" && [ "$SECONDS" -le 5 ]; do
+            mtls_pause 0.02 "$never"
+        done
+        mtls_dismiss "$dir" "$watch"
         exit "$code"
     }
     trap finish EXIT
@@ -558,7 +653,8 @@ start_mtls_caddy() (
         case $word in
             pid)
                 init=$value
-                if [ "$outbound" = slirp4netns ]; then
+                init_birth=$(mtls_birth "$init")
+                if [ "$outbound" != none ]; then
                     setpriv --pdeathsig KILL -- \
                         slirp4netns --configure --mtu=65520 --disable-host-loopback --ready-fd="$up" \
                         "$init" tap0 </dev/null >"$dir/slirp4netns.log" 2>&1 {never}>&- {go}>&- {status}>&- &
@@ -614,31 +710,36 @@ start_mtls_caddy() (
             "see user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns (sysctl)"
     fi
     exit "$code"
-)
+}
 
 # With ood-job where that is on this node, else with Caddy.
 start_mtls() {
     if command -v "${MTLS_OOD_JOB:-ood-job}" >/dev/null; then
-        start_mtls_job "$@"
+        mtls_apart mtls_by_job start_mtls "$@"
     else
-        start_mtls_caddy "$@"
+        mtls_apart mtls_by_caddy start_mtls "$@"
     fi
 }
 
-# start_mtls_job OUTER INNER CMD…
-start_mtls_job() (
+# mtls_by_job NAME OUTER INNER CMD…: ends the shell that it is in.
+mtls_by_job() {
     { set +aeuvx; } 2>/dev/null
     set -f
     IFS=$' \t\n'
     umask 077
-    outer=${1-} inner=${2-} timeout=${MTLS_READY_TIMEOUT:-300} outbound=${MTLS_OUTBOUND:-auto}
+    mtls_arguments "$@" || exit
+    outer=$2 inner=$3 timeout=${MTLS_READY_TIMEOUT:-300} outbound=${MTLS_OUTBOUND:-auto}
     grace=${MTLS_GRACE:-5}
-    if ! mtls_is_port "$outer" || ! mtls_is_port "$inner" || [ $# -lt 3 ]; then
-        mtls_error "two ports and a command are needed" "start_mtls OUTER INNER CMD…"
-        exit 2
-    fi
-    shift 2
+    shift 3
     mtls_settings "$timeout" "$grace" || exit 2
+    case $outbound in
+        auto | pasta | slirp4netns | none) ;;
+        *)
+            mtls_error "MTLS_OUTBOUND is ${outbound@Q}" "auto, pasta, slirp4netns or none"
+            exit 1
+            ;;
+    esac
+    mtls_check_free "$outer" || exit 1
     app=(env -u MTLS_HEADER_COUNT)
     args=(run --listen "0.0.0.0:$outer" --to "127.0.0.1:$inner" --outbound "$outbound"
         --ready tcp --ready-timeout "${timeout}s")
@@ -651,21 +752,37 @@ start_mtls_job() (
         # It tells the TLS end, and nobody else.
         app+=(-u "MTLS_HEADER_$i")
     done
+
+    dir='' watch='' job='' ready=no
+    finish() {
+        local code=$?
+        trap '' TERM INT HUP
+        trap - EXIT
+        while [ -n "$job" ] && kill -TERM "$job" 2>/dev/null; do
+            wait "$job"
+        done
+        mtls_dismiss "$dir" "$watch"
+        exit "$code"
+    }
+    trap finish EXIT
+    trap 'exit 143' TERM
+    trap 'exit 130' INT
+    trap 'exit 129' HUP
     exec {never}<> <(:)
     dir=$(mtls_private_directory) || exit 1
-    watch=''
-    trap 'rm -rf -- "$dir"; [ -z "$watch" ] || kill -KILL "$watch" 2>/dev/null' EXIT
     mtls_guard "$dir" "$grace"
     setpriv --pdeathsig TERM -- "${MTLS_OOD_JOB:-ood-job}" "${args[@]}" --publish "$dir/connection.json" -- \
         "${app[@]}" "$@" <&0 {never}>&- &
     job=$!
     # Its end is what it is told about, and it is waited for.
-    trap 'kill -TERM "$job" 2>/dev/null' TERM INT HUP
+    trap 'mtls_tell "$job"' TERM INT HUP
     printf '%s %s\n' "$job" "$(mtls_birth "$job")" >"$dir/server"
-    while kill -0 "$job" 2>/dev/null && [ ! -e "$dir/connection.json" ]; do
-        mtls_pause 0.05 "$never"
+    SECONDS=0
+    while kill -0 "$job" 2>/dev/null && [ "$ready" = no ]; do
+        [ ! -e "$dir/connection.json" ] || ready=yes
+        [ "$ready" = yes ] || mtls_pause 0.05 "$never"
     done
-    if [ -n "${MTLS_READY_FD-}" ] && [ -e "$dir/connection.json" ]; then
+    if [ "$ready" = yes ] && [ -n "${MTLS_READY_FD-}" ]; then
         printf 'ready\n' >&"$MTLS_READY_FD"
     fi
     # A signal ends `wait`, not the job.
@@ -673,8 +790,30 @@ start_mtls_job() (
         wait "$job"
     done
     wait "$job"
-    exit
-)
+    code=$?
+    # It has said why, in words of its own options.
+    if [ "$code" = 125 ] && [ "$ready" = no ]; then
+        if [ "$SECONDS" -ge "$timeout" ]; then
+            mtls_error "the app does not listen on 127.0.0.1:$inner after $timeout seconds" \
+                "tell it the port, or give it more time with MTLS_READY_TIMEOUT"
+        else
+            mtls_check_free "$outer"
+        fi
+    fi
+    exit "$code"
+}
+
+# mtls_check_free PORT
+mtls_check_free() {
+    [ "$(mtls_listeners "$1")" = 0 ] ||
+        mtls_error "port $1 of this node is taken" "choose another, with mtls_free_port for example"
+}
+
+# mtls_dismiss DIR WATCH: the last things to be gone.
+mtls_dismiss() {
+    [ -z "$1" ] || rm -rf -- "$1"
+    [ -z "$2" ] || { kill -KILL "$2" && wait "$2"; } 2>/dev/null
+}
 
 # mtls_settings TIMEOUT GRACE
 mtls_settings() {
@@ -683,6 +822,14 @@ mtls_settings() {
             "write them as 300 and 5"
         return 1
     fi
+    local host
+    for host in ${MTLS_HOSTS-}; do
+        if ! [[ $host =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]]; then
+            mtls_error "MTLS_HOSTS has ${host@Q} in it, which is neither a name nor an IPv4 address" \
+                "name this node as the portal does, with spaces between if by several names"
+            return 1
+        fi
+    done
     if [ "${MTLS_HEADER_COUNT:-0}" != "${#MTLS_HEADER_NAMES[@]}" ]; then
         mtls_error "headers were added in another shell than this one" \
             "call add_caddy_header in the script that calls start_mtls"
@@ -692,11 +839,12 @@ mtls_settings() {
 
 # For scripts that the job script starts.
 mtls_functions=(
-    add_caddy_header start_mtls start_mtls_caddy mtls_alive mtls_birth mtls_caddy_config mtls_connects
-    mtls_error mtls_folded mtls_free_port mtls_guard mtls_inner_config mtls_inside mtls_is_port mtls_json
-    mtls_leaf mtls_listeners mtls_nameserver mtls_other_spellings mtls_outer_config mtls_pause
-    mtls_private_directory mtls_requirements mtls_run_caddy mtls_settings mtls_trusted mtls_watch
-    start_mtls_job
+    add_caddy_header start_mtls start_mtls_caddy mtls_alive mtls_apart mtls_arguments mtls_birth
+    mtls_by_caddy mtls_by_job mtls_caddy_config mtls_check_free mtls_connects mtls_dismiss mtls_error
+    mtls_folded mtls_free_port mtls_guard mtls_inner_config mtls_inside mtls_is_port mtls_json mtls_leaf
+    mtls_listeners mtls_nameserver mtls_other_spellings mtls_outer_config mtls_pause
+    mtls_private_directory mtls_requirements mtls_run_caddy mtls_settings mtls_tell mtls_trusted
+    mtls_watch
 )
 export -f "${mtls_functions[@]}"
 

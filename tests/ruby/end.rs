@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ood_ca_tests::{ood_job, runnable_by};
 
 use crate::job::{Job, PORT, User};
 
@@ -84,14 +85,60 @@ fn after_sigkill_of_the_supervisor_nothing_keeps_serving() {
 #[test]
 fn started_in_the_background_it_ends_when_it_is_killed() {
     let alice = User::new();
-    let code = format!(
-        "start_mtls {PORT} 5000 python3 app.py 5000 & \
-         until mtls_connects {PORT}; do sleep 0.1; done; kill \"$!\"; wait \"$!\"; until mtls_listens=$(mtls_listeners {PORT}); \
-         [ \"$mtls_listens\" = 0 ]; do sleep 0.1; done; exit 5"
-    );
-    let said = alice.shell(&code).output();
-    assert_eq!(said.code(), Some(5), "{said}");
-    alice.assert_nothing_left(AT_ONCE);
+    // The app takes its time, or goes at once.
+    let slow = "bash -c 'trap \"sleep 1; exit\" TERM; python3 app.py 5000 & wait'";
+    for (by, setting) in both(&alice) {
+        for app in ["python3 app.py 5000", slow] {
+            for how in ["start_mtls", "{ true; start_mtls"] {
+                let end = if how.starts_with('{') {
+                    "; touch on; }"
+                } else {
+                    ""
+                };
+                let code = format!(
+                    "{setting} exec {{up}}<> <(:); export MTLS_READY_FD=$up MTLS_OUTBOUND=none; \
+                     {how} {PORT} 5000 {app} {end} & read -u \"$up\"; kill \"$!\"; wait \"$!\"; \
+                     [ \"$(mtls_listeners {PORT})\" = 0 ] || exit 6; [ ! -e on ] || exit 7; exit 5"
+                );
+                let said = alice.shell(&code).output();
+                assert_eq!(said.code(), Some(5), "{by}: {said}");
+                // Not a little later, but when `wait` says so.
+                alice.assert_nothing_left(Duration::ZERO);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shell_that_has_a_trap_of_its_own_runs_it() {
+    let alice = User::new();
+    for (by, setting) in both(&alice) {
+        let code = format!(
+            "{setting} exec {{up}}<> <(:); export MTLS_READY_FD=$up MTLS_OUTBOUND=none; \
+             {{ trap 'touch trapped' TERM; start_mtls {PORT} 5000 python3 app.py 5000; \
+             echo $? >code; trap -p TERM >after; }} & \
+             read -u \"$up\"; kill \"$!\"; wait \"$!\"; [ -e trapped ] || exit 6; rm trapped; \
+             grep -q touch after || exit 7; grep -qx 143 code || exit 8; exit 5"
+        );
+        let said = alice.shell(&code).output();
+        assert_eq!(said.code(), Some(5), "{by}: {said}");
+        alice.assert_nothing_left(AT_ONCE);
+    }
+}
+
+#[test]
+fn in_the_background_the_exit_code_and_the_input_are_the_apps() {
+    let alice = User::new();
+    for (by, setting) in both(&alice) {
+        let code = format!(
+            "{setting} export MTLS_OUTBOUND=none; set -e; \
+             start_mtls {PORT} 5000 bash -c 'read -r line; exit \"$line\"' <<<9 & \
+             wait \"$!\" || code=$?; exit \"$code\""
+        );
+        let said = alice.shell(&code).output();
+        assert_eq!(said.code(), Some(9), "{by}: {said}");
+        alice.assert_nothing_left(Duration::ZERO);
+    }
 }
 
 #[test]
@@ -154,9 +201,63 @@ fn what_is_missing_is_named() {
         .assert_refused(1, "/nowhere/caddy is not on this node");
     let said = alice.shell(&format!("MTLS_OUTBOUND=pasta {start}"));
     said.output().assert_refused(1, "MTLS_OUTBOUND is 'pasta'");
-    let said = alice.shell(&format!("start_mtls {PORT} 99999 true"));
-    said.output().assert_refused(2, "two ports and a command");
-    let said = alice.shell(&format!("MTLS_HOSTS='not/a/host' {start}"));
-    assert_ne!(said.output().code(), Some(0));
     alice.assert_nothing_left(AT_ONCE);
+}
+
+/// What lets `start_mtls` find one program, or the other.
+pub(crate) fn both(user: &User) -> [(&'static str, String); 2] {
+    let ood_job = runnable_by(ood_job(), user.home.uid());
+    [
+        ("caddy", String::new()),
+        (
+            "ood-job",
+            format!("MTLS_OOD_JOB={} MTLS_CADDY=/none;", ood_job.display()),
+        ),
+    ]
+}
+
+#[test]
+fn a_wrong_call_is_told_what_is_wrong_with_it() {
+    let alice = User::new();
+    for (by, setting) in both(&alice) {
+        for (code, call, part) in [
+            (2, "", "two ports and a command are needed"),
+            (2, "8443", "two ports and a command are needed"),
+            (2, "8443 99999 true", "INNER is '99999', which is no port"),
+            (2, "'' 5000 true", "OUTER is '', which is no port"),
+            (2, "node 5000 true", "OUTER is 'node', which is no port"),
+            (2, "8443 5000", "there is no command behind the two ports"),
+            (
+                127, "8443 5000 /no/where", "there is no program '/no/where'",
+            ),
+            (127, "8443 5000 serve", "export -f serve"),
+            (126, "8443 5000 ./app.py", "'./app.py' cannot be executed"),
+        ] {
+            let shell = format!("{setting} serve() {{ :; }}; start_mtls {call}");
+            let said = alice.shell(&shell).output();
+            assert_eq!(said.code(), Some(code), "{by}: {said}");
+            assert!(said.stderr.contains(part), "{by}: {said}");
+            assert!(said.stderr.contains("hint: "), "{by}: {said}");
+        }
+        for (more, code, part) in [
+            (
+                "MTLS_HOSTS=not/a/host", 2, "MTLS_HOSTS has 'not/a/host' in it",
+            ),
+            (
+                "MTLS_HOSTS='n1 fd00::2'", 2, "MTLS_HOSTS has 'fd00::2' in it",
+            ),
+            ("MTLS_OUTBOUND=nowhere", 1, "MTLS_OUTBOUND is 'nowhere'"),
+            (
+                "MTLS_OUTBOUND=none MTLS_READY_TIMEOUT=1",
+                if by == "caddy" { 1 } else { 125 },
+                "does not listen on 127.0.0.1:5000 after 1 seconds\nhint: tell it the port, or give it more time with MTLS_READY_TIMEOUT",
+            ),
+        ] {
+            let shell = format!("{setting} {more}; start_mtls {PORT} 5000 sleep 100");
+            let said = alice.shell(&shell).output();
+            assert_eq!(said.code(), Some(code), "{by}: {said}");
+            assert!(said.stderr.contains(part), "{by}: {said}");
+        }
+        alice.assert_nothing_left(AT_ONCE);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use crate::end::both;
 use crate::job::{Job, PORT, User};
 
 #[test]
@@ -27,9 +28,11 @@ fn a_port_of_another_job_of_the_same_user_is_taken_too() {
     // Caddy would share it (SO_REUSEPORT) and half of the requests would go astray.
     let alice = User::new();
     let _job = Job::ready(&alice, "");
-    let code = format!("start_mtls {PORT} 5000 python3 app.py 5000");
-    let said = alice.shell(&code).output();
-    said.assert_refused(1, "is taken");
+    for (_, setting) in both(&alice) {
+        let code = format!("{setting} start_mtls {PORT} 5000 python3 app.py 5000");
+        let said = alice.shell(&code).output();
+        said.assert_refused(1, &format!("port {PORT} of this node is taken"));
+    }
     assert_eq!(alice.ask("/", &[])["uid"], alice.home.uid());
 }
 

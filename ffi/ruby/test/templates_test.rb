@@ -73,7 +73,7 @@ class TemplatesTest < Minitest::Test
   # The script without the shell functions.
   def own(template)
     script = template.to_s
-    assert_includes script, "start_mtls_caddy() ("
+    assert_includes script, "start_mtls_caddy() {"
     script.sub(/^# shellcheck shell=bash.*^export MTLS_TOP$/m, "")
   end
 
