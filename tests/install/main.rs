@@ -146,3 +146,45 @@ fn a_wrong_command_line_changes_nothing() {
     }
     assert!(files_below(root.path()).is_empty());
 }
+
+#[test]
+fn without_the_library_the_rest_is_installed_and_what_is_missing_is_named() {
+    let built = ood_ca().parent().unwrap();
+    for (there, missing) in [
+        (&[][..], "libood_ca.so libood_ca.a"),
+        (&["libood_ca.so"], "libood_ca.a"),
+        (&["libood_ca.a"], "libood_ca.so"),
+    ] {
+        let (root, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for file in ["ood-ca", "ood-job", "pun-helper"].iter().chain(there) {
+            std::os::unix::fs::symlink(built.join(file), from.path().join(file)).unwrap();
+        }
+        let dirs = [root.path(), from.path()].map(|d| d.display().to_string());
+        let said = install(&["--destdir", &dirs[0], "--from", &dirs[1]]).assert_ok();
+        let named = format!("warning: not in {}: {missing}\n", dirs[1]);
+        assert!(said.stderr.contains(&named), "{said}");
+        assert!(!said.stdout.contains("libood_ca"), "{said}");
+        let files = files_below(root.path());
+        let names: Vec<_> = files.iter().map(|f| f.to_string_lossy()).collect();
+        assert!(names.contains(&"usr/bin/ood-job".into()), "{names:?}");
+        assert!(!names.iter().any(|n| n.contains("libood_ca")), "{names:?}");
+        assert!(!names.iter().any(|n| n.ends_with("ood_ca.h")), "{names:?}");
+    }
+}
+
+#[test]
+fn a_program_that_is_missing_is_named() {
+    let from = tempfile::tempdir().unwrap();
+    let built = ood_ca().parent().unwrap();
+    for (missing, next) in [
+        ("ood-ca", ""),
+        ("ood-job", "ood-ca"),
+        ("pun-helper", "ood-job"),
+    ] {
+        if !next.is_empty() {
+            std::os::unix::fs::symlink(built.join(next), from.path().join(next)).unwrap();
+        }
+        let said = install(&["--from", &from.path().display().to_string()]);
+        said.assert_refused(1, &format!("{missing} is not in '"));
+    }
+}
