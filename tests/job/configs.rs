@@ -1,7 +1,7 @@
 //! `ood-job config`: each generated configuration, run by the real program.
 
 use std::fs::{self, Permissions};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
@@ -75,9 +75,9 @@ impl<'a> TlsEnd<'a> {
             if running.has_ended() {
                 return Some(());
             }
-            TcpListener::bind(("127.0.0.1", self.port))
-                .is_err()
-                .then_some(())
+            // To try the port by listening on it would take it from the program.
+            let open = TcpStream::connect(("127.0.0.1", self.port));
+            open.is_ok().then_some(())
         });
         assert!(!running.has_ended(), "{}", running.wait());
         let answer = eventually("the owner is answered", PATIENCE, || {
