@@ -8,7 +8,7 @@ module OodCa
   #
   # * `mtls_ood_job` (`ood-job`): what runs the app, where it is on the nodes; else these do:
   # * `mtls_ood_ca` (`ood-ca`), `mtls_caddy` (`caddy`): where these are on the nodes
-  # * `mtls_outbound` (`slirp4netns`): `none` for an app that connects to nothing
+  # * `mtls_outbound` (`auto`): `none` for an app that connects to nothing
   # * `mtls_ready_timeout` (300): seconds until the app must listen
   # * `mtls_functions`: another `mtls.bash`, whose text goes into the script
   module BatchConnect
