@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::error::{Error, Result};
 use crate::node::Node;
 use crate::publish::Connection;
-use crate::run::{Notice, RunRequest, forget, program_name};
+use crate::run::{Notice, RunRequest, check_published, forget, program_name};
 use crate::scheduler::{self, Job};
 use crate::sessions::{Holder, JobId, Record, Registry};
 use crate::supervise::Backend;
@@ -134,6 +134,8 @@ impl Home {
             Ok(()) => true,
         };
         if let Some(file) = &self.request.publish {
+            // Another may have been faster since it was looked at.
+            check_published(&self.request, &self.registry)?;
             file.write(&self.connection)?;
         }
         Ok(registered)

@@ -16,6 +16,7 @@ pub(crate) struct Stat {
     pub(crate) pid: i32,
     pub(crate) name: String,
     pub(crate) parent: i32,
+    pub(crate) group: i32,
     pub(crate) session: i32,
     /// Since boot, in clock ticks. With the pid it names a process for good.
     pub(crate) start_time: u64,
@@ -39,6 +40,7 @@ impl Stat {
             pid: pid.parse().ok()?,
             name: name.to_owned(),
             parent: number(1)?,
+            group: number(2)?,
             session: number(3)?,
             // Field 22 of proc(5), the third of which is our first.
             start_time: fields.get(19)?.parse().ok()?,

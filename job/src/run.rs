@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ca_core::{PeerName, PkiLocation, SiteConfig, now};
 use ood_relay::{Headers, Log, Mode};
@@ -19,7 +19,7 @@ use crate::publish::{Connection, PublishFile};
 use crate::ready::Check;
 use crate::sandbox::{self, Network, Outbound, Plan};
 use crate::scheduler::Job;
-use crate::sessions::{self, Registry, State};
+use crate::sessions::{self, Registry};
 use crate::supervise::{Backend, OwnPort, OwnSocket, Supervisor};
 use crate::target::{self, Target};
 use crate::{processes, procnet, terminal};
@@ -166,6 +166,8 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         port,
         session: sessions::new_id()?,
     };
+    // File systems have coarse clocks.
+    let began = SystemTime::now() - Duration::from_millis(20);
     let terminal = terminal::controlling();
     let clone = |fd: &std::os::fd::OwnedFd| fd.try_clone();
     let keepers = terminal.as_ref().map(clone).transpose();
@@ -180,7 +182,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
             let target = request.target.clone();
             Box::new(move || {
                 forget(&registry, &node, publish.as_ref(), &connection);
-                target.remove_stale();
+                target.remove_stale(began..SystemTime::now());
             })
         },
     };
@@ -190,7 +192,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     raise_open_files();
     let runtime = runtime(threads)?;
     let teller = Teller::start(notice, threads.is_some());
-    let (log, target) = (Arc::clone(&request.log), request.target.clone());
+    let log = Arc::clone(&request.log);
     let inside = runtime.enter();
     let (control, backend) = match &request.target {
         Target::Tcp(address) => {
@@ -225,12 +227,12 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         one_by_one: threads.is_none(),
         unfinished: true,
         told: false,
+        began,
     };
     drop(inside);
     let ended = runtime.block_on(supervisor.run());
     // A thread that a dead file server holds is not waited for.
     runtime.shutdown_background();
-    target.remove_stale();
     teller.finish();
     log.flush(LAST_LINES);
     ended
@@ -426,7 +428,9 @@ fn check_free(request: &RunRequest) -> Result<()> {
             if target::listens(path) {
                 return Err(Error::Taken { target });
             }
-            request.target.remove_stale();
+            // One that is as young may be about to be listened on.
+            let lately = SystemTime::now() - Duration::from_secs(5);
+            request.target.remove_stale(..lately);
             Ok(())
         }
         Target::Tcp(address)
@@ -444,16 +448,19 @@ fn check_free(request: &RunRequest) -> Result<()> {
 }
 
 /// The file to publish in must be free for it, and not tell of an app that runs.
-fn check_published(request: &RunRequest, registry: &Registry) -> Result<()> {
+pub(crate) fn check_published(request: &RunRequest, registry: &Registry) -> Result<()> {
     let Some(publish) = &request.publish else {
         return Ok(());
     };
     let Some(told) = publish.check()? else {
         return Ok(());
     };
-    let live = registry.list(now()).unwrap_or_default();
-    let runs = |s: &sessions::Session| s.record.session == told && s.state == State::Live;
-    match live.iter().find(|s| runs(s)) {
+    let known = registry.list(now()).unwrap_or_default();
+    // One of another node may have ended, and this be the same job once more.
+    match known
+        .iter()
+        .find(|s| s.record.session == told && sessions::runs_here(&s.record))
+    {
         Some(_) => Err(Error::argument(
             "file to publish in",
             &publish.path().to_string_lossy(),

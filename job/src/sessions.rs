@@ -512,6 +512,19 @@ fn parse(file: &Owned) -> Option<Record> {
     serde_json::from_slice(file.content.as_ref()?).ok()
 }
 
+/// Whether the record's process is seen to run, on this node: what nothing is known
+/// against may have ended all the same.
+pub(crate) fn runs_here(record: &Record) -> bool {
+    let here = Here::look();
+    record.holder.as_ref().is_some_and(|holder| {
+        let comparable = holder.node == here.node
+            && holder.boot_id == here.boot_id
+            && holder.pid_namespace == here.pid_namespace;
+        let same = |stat: &Stat| stat.start_time == holder.start_time && !stat.is_zombie;
+        comparable && matches!(Seen::of(holder.pid), Seen::There(stat) if same(&stat))
+    })
+}
+
 fn judge(record: &Record, here: &Here, now: OffsetDateTime) -> State {
     if let Some(holder) = record.holder.as_ref().filter(|h| h.node == here.node) {
         if holder.boot_id != here.boot_id {
@@ -703,6 +716,22 @@ mod tests {
         let mut value = serde_json::to_value(&before).unwrap();
         value["holder"].as_object_mut().unwrap().remove("cards");
         assert_eq!(serde_json::from_value::<Record>(value).unwrap(), before);
+    }
+
+    #[test]
+    fn only_what_is_seen_to_run_is_said_to() {
+        let running = record("a");
+        assert!(runs_here(&running));
+        for change in [
+            |holder: &mut Holder| holder.node = "n2".into(),
+            |holder: &mut Holder| holder.boot_id = "before".into(),
+            |holder: &mut Holder| holder.pid_namespace = "another".into(),
+            |holder: &mut Holder| holder.start_time += 1,
+        ] {
+            let mut other = running.clone();
+            change(other.holder.as_mut().unwrap());
+            assert!(!runs_here(&other), "{other:?}");
+        }
     }
 
     #[test]

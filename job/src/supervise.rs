@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ca_core::now;
 use nix::libc;
@@ -142,6 +142,8 @@ pub(crate) struct Supervisor {
     pub(crate) unfinished: bool,
     /// Whether the home may tell of the app.
     pub(crate) told: bool,
+    /// No file of the app's is older.
+    pub(crate) began: SystemTime,
 }
 
 /// The TLS end at work.
@@ -228,6 +230,11 @@ impl Supervisor {
             }
         );
         tokio::join!(forget, wait_for_orphans(&self.strangers, lost && adopted));
+        let target = self.home.request.target.clone();
+        if matches!(target, Target::Unix(_)) {
+            let ours = self.began..SystemTime::now();
+            let _ = timeout(FAREWELL, apart(move || target.remove_stale(ours))).await;
+        }
         outcome
     }
 
@@ -337,6 +344,7 @@ impl Supervisor {
     ) -> Result<u8> {
         let mut answered = pin!(answered(self.home.clone(), self.backend.clone()));
         let (mut waiting, mut to_publish, mut registered) = (true, false, false);
+        let mut signalled = false;
         let mut errand: Option<Errand> = None;
         let mut next_look = Instant::now() + until_look(&serving.leaf, now());
         loop {
@@ -348,7 +356,8 @@ impl Supervisor {
             tokio::select! {
                 event = self.event() => match event? {
                     Event::Exited(code) => {
-                        if waiting {
+                        // Whoever has sent a signal need not be told why.
+                        if waiting && !signalled {
                             self.tell(Notice::EndedEarly { code });
                         }
                         return Ok(code);
@@ -359,7 +368,10 @@ impl Supervisor {
                     )),
                     _ => {}
                 },
-                number = signals.next() => self.pass_on(number, turn),
+                number = signals.next() => {
+                    signalled |= number != CHILD && !HARMLESS.contains(&number);
+                    self.pass_on(number, turn);
+                }
                 result = &mut answered, if waiting => {
                     waiting = false;
                     result?;

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeBounds;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::io::Errno;
 
@@ -86,15 +88,18 @@ impl Target {
     }
 
     /// Takes away a socket of the caller's own that nobody listens on any more: an app
-    /// that was killed has left it, and the next one could not have its place.
-    pub(crate) fn remove_stale(&self) {
+    /// that was killed has left it, and the next one could not have its place. Only
+    /// if it was made at one of these times, for another one may be another app's.
+    pub(crate) fn remove_stale(&self, made: impl RangeBounds<SystemTime>) {
         let Target::Unix(path) = self else {
             return;
         };
-        let meta = std::fs::symlink_metadata(path);
         let me = rustix::process::geteuid().as_raw();
-        let own = meta.is_ok_and(|m| m.file_type().is_socket() && m.uid() == me);
-        if own && !listens(path) {
+        let stale = std::fs::symlink_metadata(path).is_ok_and(|meta| {
+            let then = meta.modified().is_ok_and(|at| made.contains(&at));
+            meta.file_type().is_socket() && meta.uid() == me && then
+        });
+        if stale && answer(path) == Err(Errno::CONNREFUSED) {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -148,16 +153,17 @@ impl Target {
 
 /// Whether a process listens on a socket. Asked without waiting for it.
 pub(crate) fn listens(path: &Path) -> bool {
+    // Its queue may be full (EAGAIN).
+    matches!(answer(path), Ok(()) | Err(Errno::AGAIN))
+}
+
+fn answer(path: &Path) -> std::result::Result<(), Errno> {
     use rustix::net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
-    let (Ok(socket), Ok(address)) = (socket, SocketAddrUnix::new(path)) else {
-        return false;
-    };
-    // Its queue may be full (EAGAIN).
-    matches!(connect(&socket, &address), Ok(()) | Err(Errno::AGAIN))
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
 fn path_is_bare(path: &Path) -> bool {

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use rustix::process::{Signal, getpgrp, kill_current_process_group};
 
+use crate::processes;
+
 /// The terminal that controls this process, also from its background: `fg` may
 /// bring us to the front later.
 pub(crate) fn controlling() -> Option<OwnedFd> {
@@ -39,7 +41,9 @@ impl Turn {
 
     /// Takes the foreground back from the app that has stopped or ended.
     pub(crate) fn take_back(&mut self) {
-        if let Some(terminal) = self.terminal.as_ref().filter(|_| self.given) {
+        if let Some(terminal) = self.terminal.as_ref().filter(|_| self.given)
+            && !is_somebody_elses(terminal)
+        {
             take_foreground(terminal);
         }
         self.given = false;
@@ -85,6 +89,23 @@ impl Turn {
         let foreground = self.terminal.as_ref().and_then(foreground);
         foreground.is_some_and(|group| group == getpgrp())
     }
+}
+
+/// Whether the shell, or another of its jobs, has taken the foreground from the app
+/// meanwhile: somebody lives in its group who is none of ours.
+fn is_somebody_elses(terminal: impl AsFd) -> bool {
+    let Ok(group) = rustix::termios::tcgetpgrp(terminal) else {
+        return false;
+    };
+    let group = group.as_raw_nonzero().get();
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    let everything = processes::all();
+    let ours = processes::descendants(me, &everything);
+    let is_ours = |pid| pid == me || ours.iter().any(|p| p.pid == pid);
+    let mut members = everything
+        .iter()
+        .filter(|p| p.group == group && !p.is_zombie);
+    members.any(|p| !is_ours(p.pid))
 }
 
 fn take_foreground(terminal: impl AsFd) {

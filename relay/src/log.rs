@@ -310,14 +310,9 @@ const WAITING: usize = 1024;
 /// or a pipe or terminal that nobody reads, must neither end a session nor stop it.
 /// Where lines wait for too long the next ones are lost, and counted in a line.
 pub struct Lines<W> {
-    to: Mutex<Option<W>>,
+    to: Arc<Mutex<Option<W>>>,
     format: Format,
-    writer: OnceLock<Option<Writer>>,
-}
-
-/// The way to the thread that writes.
-struct Writer {
-    lines: SyncSender<Message>,
+    writer: OnceLock<SyncSender<Message>>,
     lost: Arc<AtomicU64>,
 }
 
@@ -331,27 +326,35 @@ impl<W: Write + Send + 'static> Lines<W> {
     /// Lines of this format into `to`.
     pub fn new(to: W, format: Format) -> Self {
         Lines {
-            to: Mutex::new(Some(to)),
+            to: Arc::new(Mutex::new(Some(to))),
             format,
             writer: OnceLock::new(),
+            lost: Arc::default(),
         }
     }
 
-    /// `None` if no thread can be had.
-    fn writer(&self) -> Option<&Writer> {
-        let start = || {
-            let to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
-            let to = { to }.take()?;
-            let (lines, waiting) = mpsc::sync_channel(WAITING);
-            let lost = Arc::new(AtomicU64::new(0));
-            let (counter, format) = (Arc::clone(&lost), self.format);
-            let builder = std::thread::Builder::new().name("log".into());
-            builder
-                .spawn(move || write_lines(to, &waiting, &counter, format))
-                .ok()?;
-            Some(Writer { lines, lost })
+    /// The way to the thread that writes. `None` if none can be had now.
+    fn writer(&self) -> Option<&SyncSender<Message>> {
+        if let Some(writer) = self.writer.get() {
+            return Some(writer);
+        }
+        let (lines, waiting) = mpsc::sync_channel(WAITING);
+        let (to, lost, format) = (Arc::clone(&self.to), Arc::clone(&self.lost), self.format);
+        let work = move || {
+            let taken = to.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(to) = taken {
+                write_lines(to, &waiting, &lost, format);
+            }
         };
-        self.writer.get_or_init(start).as_ref()
+        // Held until it is known which of them counts.
+        let held = self.to.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.writer.get().is_none() {
+            let builder = std::thread::Builder::new().name("log".into());
+            builder.spawn(work).ok()?;
+            let _ = self.writer.set(lines);
+        }
+        drop(held);
+        self.writer.get()
     }
 }
 
@@ -384,24 +387,22 @@ impl<W> fmt::Debug for Lines<W> {
 
 impl<W: Write + Send + 'static> Log for Lines<W> {
     fn log(&self, event: &Event) {
-        let Some(writer) = self.writer() else {
-            return;
-        };
         let Some(line) = line_of(event, self.format) else {
             return;
         };
-        if writer.lines.try_send(Message::Line(line)).is_err() {
-            writer.lost.fetch_add(1, Ordering::Relaxed);
+        let sent = self.writer().map(|w| w.try_send(Message::Line(line)));
+        if !matches!(sent, Some(Ok(()))) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn flush(&self, limit: Duration) {
-        let Some(Some(writer)) = self.writer.get() else {
+        let Some(writer) = self.writer.get() else {
             return;
         };
         let (done, written) = mpsc::sync_channel(1);
         // A full queue is one that nobody takes from.
-        if writer.lines.try_send(Message::Flush(done)).is_ok() {
+        if writer.try_send(Message::Flush(done)).is_ok() {
             let _ = written.recv_timeout(limit);
         }
     }

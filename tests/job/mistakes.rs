@@ -1,6 +1,9 @@
 //! What users do wrong, and what they are told.
 
 use std::fs;
+use std::os::unix::fs::chown;
+
+use ood_ca_tests::{Run, require_tool};
 
 use crate::setup::{APP, Node, session_files};
 
@@ -34,7 +37,9 @@ fn nor_over_the_file_of_an_app_that_runs() {
     assert_eq!(fs::read_to_string(&file).unwrap(), told);
     // What a killed one has left is nobody's: the next one takes its place.
     job.kill();
+    crate::setup::assert_all_gone(&alice, std::time::Duration::from_secs(5));
     fs::write(&file, told).unwrap();
+    chown(&file, Some(alice.uid()), Some(alice.uid())).unwrap();
     let words = [
         "run", "--outbound", "none", "--publish", &file, "--", "true",
     ];
@@ -86,7 +91,13 @@ fn a_socket_goes_with_its_app_and_one_that_was_left_is_in_nobodys_way() {
         assert!(!socket.exists(), "killed: {killed}");
     }
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    rustix::fs::chown(&socket, Some(rustix::fs::Uid::from_raw(alice.uid())), None).unwrap();
+    chown(&socket, Some(alice.uid()), Some(alice.uid())).unwrap();
+    // One that is young might be about to be listened on.
+    Run::new(require_tool("touch"))
+        .args(["--no-dereference", "--date=10 seconds ago"])
+        .args([&socket])
+        .output()
+        .assert_ok();
     let mut job = alice.job("--to unix:own/socket", APP);
     job.ready();
 }
@@ -165,4 +176,52 @@ fn an_ipv6_address_is_no_place_that_the_portal_finds_by_itself() {
     let mut job = alice.job("--outbound none --listen [::1]:0", APP);
     job.ready();
     job.expect_said("the portal reaches no IPv6 address by itself");
+}
+
+#[test]
+fn a_place_where_something_else_of_the_users_is_stays_as_it_is() {
+    let node = Node::new();
+    let alice = node.user();
+    let own = alice.home.dir("own");
+    let hold = r#"
+import os, socket, time
+def bound(kind, name):
+    s = socket.socket(socket.AF_UNIX, kind); s.bind("own/" + name); return s
+datagram, packets, closed = bound(socket.SOCK_DGRAM, "datagram"), bound(socket.SOCK_SEQPACKET, "packets"), bound(socket.SOCK_STREAM, "closed")
+packets.listen(); closed.listen(); os.chmod("own/closed", 0o400)
+fresh = bound(socket.SOCK_STREAM, "fresh")
+print("they are there", flush=True)
+time.sleep(600)
+"#;
+    let mut holder = alice.job("--outbound none", hold);
+    holder.expect_said("they are there");
+    for name in ["datagram", "packets", "closed", "fresh"] {
+        let target = format!("unix:own/{name}");
+        let words = ["run", "--outbound", "none", "--to", &target, "--", "true"];
+        drop(alice.ood_job(words).within(alice.home.path()).output());
+        assert!(own.join(name).exists(), "{name}");
+    }
+    holder.kill();
+}
+
+#[test]
+fn two_that_start_at_once_do_not_take_each_others_file() {
+    let node = Node::new();
+    let alice = node.user();
+    let slow = format!("import time; time.sleep(1.5)\n{APP}");
+    let mut first = alice.job("--outbound none", APP);
+    let file = first.publish_file().display().to_string();
+    let words = [
+        "run", "--outbound", "none", "--publish", &file, "--", "python3", "-c", &slow,
+    ];
+    // Before the first one has told anybody.
+    let second = alice.ood_job(words).start();
+    let published = first.ready();
+    let outcome = second.wait();
+    outcome.assert_refused(125, "it tells of another app, which runs");
+    assert!(
+        std::fs::read_to_string(&file)
+            .unwrap()
+            .contains(&published.session)
+    );
 }

@@ -99,7 +99,7 @@ pub(super) async fn serve(
     let connection = builder.serve_connection(TokioIo::new(gate), service);
     let mut connection = pin!(connection.with_upgrades());
     let mut silence = pin!(exchange.silence(timeouts.idle, timeouts.keep_alive));
-    loop {
+    let ended_well = loop {
         tokio::select! {
             // Calls first: who is no longer trusted gets no request through.
             biased;
@@ -108,10 +108,10 @@ pub(super) async fn serve(
                 Call::Cut(_) => return,
             },
             // What fails here has been told to whoever asked, or they are gone.
-            _ = &mut connection => break,
+            ended = &mut connection => break ended.is_ok(),
             () = &mut silence => return,
         }
-    }
+    };
     if let Some(refused) = exchange.refused() {
         let user = Some(&*visit.user);
         shared.journal.refuse(peer, user, "bad-request", refused);
@@ -120,8 +120,8 @@ pub(super) async fn serve(
     let offered = locked(&visit.offered).take();
     match (upgrade, offered) {
         (Some(upgrade), _) => upgrade.carry(timeouts.idle, &mut calls).await,
-        (None, Some(offered)) => upgrade::close(offered).await,
-        (None, None) => {}
+        (None, Some(offered)) if ended_well => upgrade::close(offered).await,
+        (None, _) => {}
     }
 }
 

@@ -194,8 +194,11 @@ fn tell(notice: Notice) {
             "ood-job: made a certificate authority for you in {}; if the portal refuses this app, restart your web server there (Help, Restart Web Server)",
             place.display()
         )),
+        Notice::EndedEarly { code: 0 } => print::warning(
+            "the app ended (exit code 0) before it answered; it must stay in the foreground, for what it leaves behind ends with it",
+        ),
         Notice::EndedEarly { code } => print::warning(&format!(
-            "the app ended (exit code {code}) before it answered; it must stay in the foreground, for what it leaves behind ends with it"
+            "the app ended (exit code {code}) before it answered"
         )),
         Notice::Ready { connection, after } => print::remark(&format!(
             "ood-job: ready at {}:{} after {:.2} s",

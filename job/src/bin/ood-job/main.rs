@@ -9,6 +9,8 @@ mod json;
 mod print;
 
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use args::{Args, Command};
 
@@ -28,18 +30,44 @@ fn main() -> ExitCode {
     print::panics_as_errors();
     // What panics has said so. It must not be taken for the app's own end.
     let outcome = std::panic::catch_unwind(|| commands::run(&args));
-    let failed = |run| match args.command {
-        Command::Run(_) => run,
-        _ => 1,
-    };
+    let is_run = matches!(args.command, Command::Run(_));
+    let failed = |run| if is_run { run } else { 1 };
     ExitCode::from(match outcome {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            print::failure(&error, args.json);
-            failed(error.run_exit_code())
+            let code = failed(error.run_exit_code());
+            within(LAST_WORDS, move || print::failure(&error, args.json));
+            code
         }
         Err(_) => failed(PANICKED),
     })
+}
+
+/// For whoever reads the last error. Nobody may: a paused terminal, a pipe that is
+/// full; and signals are not what they were before the app ran.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Does something, and goes on when it takes longer.
+fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    let work = Arc::new(Mutex::new(Some(work)));
+    let theirs = Arc::clone(&work);
+    let (done, finished) = mpsc::sync_channel(1);
+    let take = |work: &Mutex<Option<_>>| work.lock().ok().and_then(|mut work| work.take());
+    let started = std::thread::Builder::new().spawn(move || {
+        if let Some(work) = take(&theirs) {
+            work();
+        }
+        let _ = done.send(());
+    });
+    match started {
+        Ok(_) => drop(finished.recv_timeout(limit)),
+        // At the process limit.
+        Err(_) => {
+            if let Some(work) = take(&work) {
+                work();
+            }
+        }
+    }
 }
 
 /// The exit code of `ood-job run` where it fails by itself.
