@@ -197,3 +197,30 @@ fn from_the_background_it_reads_once_fg_brings_it_to_the_front() {
         );
     }
 }
+
+#[test]
+fn who_has_the_foreground_by_then_keeps_it_when_the_app_ends() {
+    // Stops `ood-job` alone, two above it, and ends when a file appears.
+    let app = r#"
+import os, signal, time
+above = lambda pid: int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1])
+print("app " + "is up", flush=True)
+os.kill(above(os.getppid()), signal.SIGSTOP)
+while not os.path.exists("go"): time.sleep(0.02)
+"#;
+    drive(
+        "--outbound none --no-pidns",
+        app,
+        &[
+            "see app is up",
+            "see Stopped",
+            "type bg\\n",
+            "see run",
+            // It must wait at its prompt when the app ends.
+            "type set -b; (sleep 0.5; touch go) & disown\\n",
+            "see Done",
+            "type echo the shell''s still\\n",
+            "see the shells still",
+        ],
+    );
+}
