@@ -30,6 +30,7 @@ pub mod run;
 pub mod sandbox;
 pub mod scheduler;
 pub mod sessions;
+mod sockdiag;
 mod supervise;
 pub mod target;
 mod terminal;

@@ -1,11 +1,14 @@
 //! Listening sockets as `/proc/<pid>/net` shows them: those of the network that
-//! the process is in.
+//! the process is in. And who is at the other end of a connection.
 
 use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use serde::Serialize;
+
+use crate::sockdiag::SockDiag;
 
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -53,15 +56,41 @@ pub(crate) enum Peer {
 pub(crate) fn listener(address: SocketAddr) -> Option<u32> {
     let me = rustix::process::geteuid().as_raw();
     let listening = of_process("self").unwrap_or_default();
-    let there = listening.iter().filter(|l| {
-        let ip = l.address.ip().to_canonical();
-        l.protocol == Protocol::Tcp
-            && l.address.port() == address.port()
-            && (ip.is_unspecified() || ip == address.ip().to_canonical())
+    match listener_among(&listening, address, me) {
+        Listener::At(uid) => Some(uid),
+        // Bound as any app would: nobody who is there already lets it.
+        Listener::Perhaps(uid) => TcpListener::bind(address).is_err().then_some(uid),
+        Listener::Nobody => None,
+    }
+}
+
+/// Who listens, as far as the addresses tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listener {
+    At(u32),
+    /// At `[::]`, and it is not shown whether that takes IPv4 in.
+    Perhaps(u32),
+    Nobody,
+}
+
+fn listener_among(listening: &[Listening], address: SocketAddr, me: u32) -> Listener {
+    let wanted = address.ip().to_canonical();
+    let of = |matches: &dyn Fn(IpAddr) -> bool| {
+        let there = listening.iter().filter(|l| {
+            l.protocol == Protocol::Tcp
+                && l.address.port() == address.port()
+                && matches(l.address.ip())
+        });
+        there.map(|l| l.uid).min_by_key(|uid| *uid == me)
+    };
+    let certain = of(&|ip| {
+        ip.to_canonical() == wanted || ip.is_unspecified() && ip.is_ipv4() == wanted.is_ipv4()
     });
-    let mut users: Vec<u32> = there.map(|l| l.uid).collect();
-    users.sort_by_key(|uid| *uid == me);
-    users.first().copied()
+    if let Some(uid) = certain {
+        return Listener::At(uid);
+    }
+    let perhaps = of(&|ip| wanted.is_ipv4() && ip.is_ipv6() && ip.is_unspecified());
+    perhaps.map_or(Listener::Nobody, Listener::Perhaps)
 }
 
 /// Who has the end of a connection of ours that is at `there`, or will have it:
@@ -69,15 +98,41 @@ pub(crate) fn listener(address: SocketAddr) -> Option<u32> {
 /// user root or the listener's), and what counts is who listens. One that listens
 /// and is not `me` is told before any that is.
 pub(crate) fn peer(here: SocketAddr, there: SocketAddr, me: u32) -> Peer {
+    // The list takes tens of milliseconds where there are thousands of sockets.
+    let sockets = asked(here, there).unwrap_or_else(|_| listed(there.port()));
+    peer_among(&sockets, here, there, me)
+}
+
+/// As much as `peer_among` needs, asked of the kernel. Fails where that cannot be
+/// trusted to tell.
+fn asked(here: SocketAddr, there: SocketAddr) -> io::Result<Vec<Socket>> {
+    let mut diag = SockDiag::open()?;
+    match diag.end(there, here)? {
+        Some(end) if end.inode != 0 => return Ok(vec![end]),
+        Some(_) => {}
+        // Our own end is there: where not even that shows, the kernel has no module
+        // that tells of TCP, and may not load it.
+        None if diag.end(here, there)?.is_some() => return Ok(Vec::new()),
+        None => return Err(io::ErrorKind::Unsupported.into()),
+    }
+    // The end last: if it is not accepted even then, its listener was in the list,
+    // and has not made way for another since.
+    let mut sockets = diag.listeners(there.port())?;
+    sockets.extend(diag.end(there, here)?);
+    Ok(sockets)
+}
+
+/// All with a port, as `/proc` lists them.
+fn listed(port: u16) -> Vec<Socket> {
     let mut sockets = Vec::new();
     for file in ["tcp", "tcp6"] {
         // A node without IPv6 has no such file.
         let text = fs::read_to_string(format!("/proc/self/net/{file}")).unwrap_or_default();
-        let port = format!(":{:04X} ", there.port());
+        let port = format!(":{port:04X} ");
         let lines = text.lines().skip(1).filter(|line| line.contains(&port));
         sockets.extend(lines.filter_map(Socket::parse));
     }
-    peer_among(&sockets, here, there, me)
+    sockets
 }
 
 fn peer_among(sockets: &[Socket], here: SocketAddr, there: SocketAddr, me: u32) -> Peer {
@@ -114,12 +169,13 @@ fn peer_among(sockets: &[Socket], here: SocketAddr, there: SocketAddr, me: u32) 
 
 /// A TCP socket.
 #[derive(Clone, Copy, Debug)]
-struct Socket {
-    local: SocketAddr,
-    remote: SocketAddr,
-    listens: bool,
-    uid: u32,
-    inode: u64,
+pub(crate) struct Socket {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) listens: bool,
+    pub(crate) uid: u32,
+    /// 0 of one that no process has.
+    pub(crate) inode: u64,
 }
 
 impl Socket {
@@ -233,13 +289,22 @@ mod tests {
             let listener = TcpListener::bind(listen).unwrap();
             let port = listener.local_addr().unwrap().port();
             let stream = TcpStream::connect((connect, port)).unwrap();
-            let ends = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-            assert_eq!(peer(ends.0, ends.1, me), Peer::User(me), "{listen}");
+            let (here, there) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+            // Both ways to know agree.
+            let check = |expected| {
+                let seen = peer_among(&asked(here, there).unwrap(), here, there, me);
+                assert_eq!(seen, expected, "{listen}");
+                let seen = peer_among(&listed(port), here, there, me);
+                assert_eq!(seen, expected, "{listen}");
+                assert_eq!(peer(here, there, me), expected, "{listen}");
+            };
+            check(Peer::User(me));
             let accepted = listener.accept().unwrap();
-            assert_eq!(peer(ends.0, ends.1, me), Peer::User(me), "{listen}");
+            check(Peer::User(me));
             drop(listener);
-            assert_eq!(peer(ends.0, ends.1, me), Peer::User(me), "{listen}");
-            drop((accepted, stream));
+            check(Peer::User(me));
+            drop(accepted);
+            check(Peer::Unseen);
         }
         let nowhere = "127.0.0.1:1".parse().unwrap();
         assert_eq!(peer(nowhere, nowhere, me), Peer::Unseen);
@@ -293,6 +358,55 @@ mod tests {
             ..end(1000, 9)
         };
         assert_eq!(seen(&[mine]), Peer::Unseen);
+    }
+
+    #[test]
+    fn who_listens_at_an_address_is_of_its_family() {
+        let at = |text: &str, uid| Listening {
+            protocol: Protocol::Tcp,
+            address: text.parse().unwrap(),
+            uid,
+            inode: 7,
+        };
+        let among = |listening: &[Listening], address: &str| {
+            listener_among(listening, address.parse().unwrap(), 1000)
+        };
+        let any4 = at("0.0.0.0:80", 0);
+        let any6 = at("[::]:80", 0);
+        for taken in ["127.0.0.1:80", "0.0.0.0:80", "[::ffff:127.0.0.1]:80"] {
+            let there = [any6.clone(), at(taken, 5)];
+            assert_eq!(among(&there, "127.0.0.1:80"), Listener::At(5));
+            assert_eq!(among(&there, "127.0.0.1:81"), Listener::Nobody);
+        }
+        let both = [at("127.0.0.1:80", 1000), any4.clone()];
+        assert_eq!(among(&both, "127.0.0.1:80"), Listener::At(0));
+        let any6 = [any6];
+        assert_eq!(among(&any6, "127.0.0.1:80"), Listener::Perhaps(0));
+        assert_eq!(among(&any6, "[::1]:80"), Listener::At(0));
+        assert_eq!(among(&[any4], "[::1]:80"), Listener::Nobody);
+        let exact6 = [at("[::1]:80", 0)];
+        assert_eq!(among(&exact6, "127.0.0.1:80"), Listener::Nobody);
+    }
+
+    #[test]
+    fn what_listens_on_ipv6_alone_does_not_take_ipv4() {
+        use rustix::net::{self, AddressFamily, SocketType, sockopt};
+        let me = rustix::process::geteuid().as_raw();
+        for ip in [Ipv6Addr::UNSPECIFIED, Ipv6Addr::LOCALHOST] {
+            let socket = net::socket(AddressFamily::INET6, SocketType::STREAM, None).unwrap();
+            sockopt::set_ipv6_v6only(&socket, true).unwrap();
+            net::bind(&socket, &SocketAddr::from((ip, 0))).unwrap();
+            net::listen(&socket, 1).unwrap();
+            let port = TcpListener::from(socket.try_clone().unwrap());
+            let port = port.local_addr().unwrap().port();
+            assert_eq!(listener((Ipv4Addr::LOCALHOST, port).into()), None, "{ip}");
+            let taken = listener((Ipv6Addr::LOCALHOST, port).into());
+            assert_eq!(taken, Some(me), "{ip}");
+        }
+        let both = TcpListener::bind("[::]:0").unwrap();
+        let port = both.local_addr().unwrap().port();
+        let taken = listener((Ipv4Addr::LOCALHOST, port).into());
+        assert_eq!(taken, Some(me));
     }
 
     #[test]
