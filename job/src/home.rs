@@ -3,12 +3,11 @@
 //! signals and sees the app's end never waits for it.
 
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ca_core::{Authority, Certificate, PeerName, now};
 use ood_relay::{Identity, Ingress, IngressOptions, TrustSource};
 use time::OffsetDateTime;
-use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 use crate::node::Node;
@@ -22,30 +21,9 @@ use crate::supervise::Backend;
 pub(crate) async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
-    let (sender, receiver) = oneshot::channel();
-    let work = Arc::new(Mutex::new(Some(work)));
-    let take = |work: &Mutex<Option<_>>| {
-        let mut work = work.lock().unwrap_or_else(PoisonError::into_inner);
-        work.take()
-    };
-    let theirs = Arc::clone(&work);
-    let started = std::thread::Builder::new()
-        .name("home".into())
-        .spawn(move || {
-            if let Some(work) = take(&theirs) {
-                // Nobody may wait for it any more.
-                let _ = sender.send(work());
-            }
-        });
-    if started.is_err()
-        && let Some(work) = take(&work)
-    {
-        // At the process limit, rather here than not at all.
-        return Ok(work());
-    }
-    receiver
-        .await
-        .map_err(|e| Error::system("use your home directory", std::io::Error::other(e)))
+    let panicked = || std::io::Error::other("it panicked");
+    let done = ood_relay::apart(work).await;
+    done.ok_or_else(|| Error::system("use your home directory", panicked()))
 }
 
 /// The certificate that answers, and when it must be replaced.

@@ -23,7 +23,7 @@ use crate::home::{Home, Leaf, Looked, apart};
 use crate::ports::{self, Whose};
 use crate::run::{NetworkName, Notice, RunRequest};
 use crate::sandbox::wire::Event;
-use crate::sandbox::{Control, Network, refuse_itself};
+use crate::sandbox::{Control, Network};
 use crate::target::Target;
 use crate::terminal::{self, Turn};
 use crate::{node, processes, procnet, ready};
@@ -71,7 +71,6 @@ impl Connect for OwnPort {
     fn connect(&self) -> Connecting<'_> {
         Box::pin(async {
             let stream = TcpStream::connect(self.0).await?;
-            refuse_itself(&stream)?;
             let (here, there) = (stream.local_addr()?, stream.peer_addr()?);
             let on_this_node = here.ip() == there.ip() || node::is_here(there.ip());
             if on_this_node && let Err(refused) = check_peer(here, there).await {
@@ -79,7 +78,7 @@ impl Connect for OwnPort {
                 let _ = stream.set_zero_linger();
                 return Err(refused);
             }
-            Ok(Stream::Tcp(stream))
+            Stream::tcp(stream)
         })
     }
 }
@@ -693,20 +692,5 @@ mod tests {
         assert_eq!(room(Some(1024)), (480, 128));
         assert_eq!(room(Some(256)), (96, 32));
         assert_eq!(room(Some(20)), (8, 4));
-    }
-
-    #[test]
-    fn a_connection_that_meets_itself_is_refused() {
-        block_on(async {
-            let socket = tokio::net::TcpSocket::new_v4().unwrap();
-            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            let own = socket.local_addr().unwrap();
-            let stream = socket.connect(own).await.unwrap();
-            let refused = refuse_itself(&stream).unwrap_err();
-            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-            drop(stream);
-            // The port is the app's to take at once.
-            std::net::TcpListener::bind(own).unwrap();
-        });
     }
 }

@@ -47,6 +47,7 @@
 //! - What two HTTP programs could read in two ways is refused, not guessed.
 #![forbid(unsafe_code)]
 
+mod apart;
 mod buffer;
 mod error;
 mod headers;
@@ -59,6 +60,7 @@ mod pump;
 mod stream;
 mod tls;
 
+pub use apart::apart;
 pub use error::{Error, Result};
 pub use headers::Headers;
 pub use identity::Identity;

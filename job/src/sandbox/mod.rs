@@ -33,7 +33,7 @@ use ood_relay::{Connect, Connecting, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitOptions, getpid};
 use tokio::io::Interest;
-use tokio::net::{TcpSocket, TcpStream, UnixDatagram};
+use tokio::net::{TcpSocket, UnixDatagram};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::sleep;
 
@@ -261,22 +261,9 @@ impl Connect for NamespaceBackend {
             let socket = self.ready.lock().await.recv().await;
             let gone = || io::Error::new(io::ErrorKind::NotConnected, "the app has ended");
             let socket = TcpSocket::from_std_stream(socket.ok_or_else(gone)?.into());
-            let stream = socket.connect(self.target).await?;
-            refuse_itself(&stream)?;
-            Ok(Stream::Tcp(stream))
+            Stream::tcp(socket.connect(self.target).await?)
         })
     }
-}
-
-/// Where nobody listens at a port from which connections are made, one that is made
-/// to it may meet itself: what is sent would come back as the answer.
-pub(crate) fn refuse_itself(stream: &TcpStream) -> io::Result<()> {
-    if stream.local_addr()? != stream.peer_addr()? {
-        return Ok(());
-    }
-    // So that the port is not kept from the app for a minute.
-    let _ = stream.set_zero_linger();
-    Err(io::ErrorKind::ConnectionRefused.into())
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@
 
 use std::future::pending;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ca_core::{PkiLocation, TrustBundle};
-use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use crate::apart::apart;
 use crate::error::{Error, Result};
 use crate::ingress::Shared;
 use crate::log::{Event, Reloaded};
@@ -44,8 +44,8 @@ async fn watch_trust(shared: &Shared, location: &PkiLocation, interval: Duration
     loop {
         sleep(interval).await;
         let location = location.clone();
-        let reading = apart(move || Ok(TrustBundle::read(&location)?));
-        let read = in_time(shared, Reloaded::Trust, reading).await;
+        let read = move || Ok(TrustBundle::read(&location)?);
+        let read = in_time(shared, Reloaded::Trust, read).await;
         let used = read.and_then(|bundle| use_trust(shared, bundle));
         note(shared, Reloaded::Trust, used, &mut complaint);
     }
@@ -59,53 +59,29 @@ async fn watch_leaf(shared: &Shared, interval: Duration) {
         let Some(files) = shared.leaf_files() else {
             continue;
         };
-        let reading = apart(move || files.read());
-        let read = in_time(shared, Reloaded::Leaf, reading).await;
+        let read = in_time(shared, Reloaded::Leaf, move || files.read()).await;
         let used = read.map(|identity| shared.use_leaf(identity));
         note(shared, Reloaded::Leaf, used, &mut complaint);
     }
 }
 
-/// Waits for what is read, and says so if that takes long.
-async fn in_time<T>(
+/// Reads, and says so if that takes long.
+async fn in_time<T: Send + 'static>(
     shared: &Shared,
     what: Reloaded,
-    reading: impl Future<Output = Result<T>>,
+    read: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let mut reading = pin!(reading);
-    match timeout(PATIENCE, &mut reading).await {
+    let mut reading = pin!(apart(read));
+    let read = match timeout(PATIENCE, &mut reading).await {
         Ok(read) => read,
         Err(_) => {
             let why = format!("the file system has not answered for {PATIENCE:?}");
             shared.journal.tell(&Event::NotReloaded { what, why });
             reading.await
         }
-    }
-}
-
-/// Reads on a thread of its own, as a file system may hang. At the process limit,
-/// where the runtime would panic or wait for a thread for ever, it reads here.
-async fn apart<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let (sender, receiver) = oneshot::channel();
-    let read = Arc::new(Mutex::new(Some(read)));
-    let take = |read: &Mutex<Option<_>>| {
-        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.take()
     };
-    let theirs = Arc::clone(&read);
-    let thread = std::thread::Builder::new().spawn(move || {
-        if let Some(read) = take(&theirs) {
-            // Nobody may wait for it any more.
-            let _ = sender.send(read());
-        }
-    });
-    if thread.is_err()
-        && let Some(read) = take(&read)
-    {
-        return read();
-    }
-    let read = receiver.await;
-    read.unwrap_or_else(|e| Err(Error::io("read files", std::io::Error::other(e))))
+    let broken = || Error::io("read files", std::io::Error::other("it panicked"));
+    read.unwrap_or_else(|| Err(broken()))
 }
 
 /// Lets another bundle count, if it is another; whether it is.
