@@ -10,10 +10,10 @@ use crate::authority::{
 use crate::certificate::Certificate;
 use crate::error::{Error, Result, Stamp};
 use crate::key::PrivateKey;
-use crate::location::{PkiLocation, attempts};
+use crate::location::PkiLocation;
 use crate::request::LeafRequest;
 use crate::rotation::signer_was_retired;
-use crate::store::{Access, Dir, Durability};
+use crate::store::{Access, Dir, Durability, attempts};
 use crate::trust::TrustBundle;
 use crate::user::current_user_name;
 

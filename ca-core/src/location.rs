@@ -2,14 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::config::SiteConfig;
 use crate::error::{Error, Result};
-use crate::store::{self, Dir, Durability};
-
-/// Attempts against a file server that answers ESTALE or shows an old state.
-const ATTEMPTS: u32 = 8;
+use crate::store::{Dir, Durability, retry_stale};
 
 /// The place of a PKI directory, whether or not it exists yet.
 ///
@@ -135,29 +131,6 @@ impl PkiLocation {
             None => Err(Error::NoAuthority { path: self.path() }),
         })
     }
-}
-
-/// Runs `action` again while it fails with ESTALE: at most 8 times in 2.5 s.
-pub(crate) fn retry_stale<T>(mut action: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut attempt = 0;
-    loop {
-        match action() {
-            Err(e) if store::is_stale(&e) && attempt + 1 < ATTEMPTS => {
-                pause(attempt);
-                attempt += 1;
-            }
-            result => return result,
-        }
-    }
-}
-
-/// The wait before the next attempt: 10 ms, doubling.
-pub(crate) fn pause(attempt: u32) {
-    std::thread::sleep(Duration::from_millis(10 << attempt.min(ATTEMPTS)));
-}
-
-pub(crate) const fn attempts() -> std::ops::Range<u32> {
-    0..ATTEMPTS
 }
 
 fn home() -> Result<PathBuf> {

@@ -10,7 +10,7 @@ use crate::certificate::{Certificate, MAX_CERTIFICATE_FILE};
 use crate::error::{Error, Result};
 use crate::issued::ISSUED;
 use crate::key::{PrivateKey, SubjectKey, wiped};
-use crate::store::{Access, Dir, Durability};
+use crate::store::{Access, Dir, Durability, retry_stale};
 
 /// In which form key and certificate are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,7 +152,6 @@ impl<'a> LeafFiles<'a> {
     /// [`Error::UnsafePath`] if other users could exchange files in the
     /// directory, or if it is a PKI directory; [`Error::Io`].
     pub fn write(&self, issued: &Issued) -> Result<Vec<PathBuf>> {
-        let dir = open_output_dir(self.dir)?;
         let certificate = issued.certificate.to_pem();
         let trust = issued.trust.to_pem();
         let key = issued.key.as_ref().map(crate::PrivateKey::to_pem);
@@ -198,7 +197,7 @@ impl<'a> LeafFiles<'a> {
             .iter()
             .map(|(name, text, access)| (name.as_str(), text.as_bytes(), *access))
             .collect();
-        dir.replace_all(&borrowed, Durability::Relaxed)?;
+        retry_stale(|| open_output_dir(self.dir)?.replace_all(&borrowed, Durability::Relaxed))?;
         Ok(files.iter().map(|(name, ..)| self.dir.join(name)).collect())
     }
 }
@@ -308,11 +307,11 @@ impl LeafFile {
         if !path.exists() {
             return Err(missing());
         }
-        let dir = open_output_dir(parent)?;
-        let pem = dir
-            .read(name, Access::Public, MAX_CERTIFICATE_FILE)?
-            .ok_or_else(missing)?;
-        let pem = wiped(pem);
+        let (dir, pem) = retry_stale(|| {
+            let dir = open_output_dir(parent)?;
+            let pem = dir.read(name, Access::Public, MAX_CERTIFICATE_FILE)?;
+            Ok((dir, wiped(pem.ok_or_else(missing)?)))
+        })?;
         let certificate = Certificate::from_pem(&pem)?;
         let text = certificate.to_pem();
         let same = |a: &[u8], b: &[u8]| {
@@ -349,11 +348,11 @@ impl LeafFile {
     /// # Errors
     /// [`Error::Io`]; the old one is then still there.
     pub fn replace(&self, certificate: &Certificate) -> Result<()> {
-        self.dir.replace(
-            &self.name,
-            certificate.to_pem().as_bytes(),
-            Access::Public,
-            Durability::Synced,
-        )
+        let pem = certificate.to_pem();
+        let (access, durability) = (Access::Public, Durability::Synced);
+        retry_stale(|| {
+            self.dir
+                .replace(&self.name, pem.as_bytes(), access, durability)
+        })
     }
 }

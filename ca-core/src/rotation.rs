@@ -28,9 +28,9 @@ use crate::config::SiteConfig;
 use crate::error::{Error, Result, Stamp};
 use crate::issued::{self, IssuedRecord};
 use crate::key::PrivateKey;
-use crate::location::{PkiLocation, attempts, pause};
+use crate::location::PkiLocation;
 use crate::profile;
-use crate::store::{Access, Dir, Durability};
+use crate::store::{Access, Dir, Durability, attempts, pause};
 use crate::trust::TrustBundle;
 use crate::webhosts::{WebHost, WebHosts};
 

@@ -19,6 +19,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -308,6 +309,20 @@ impl Dir {
     /// be written by others, may be read by others though it is
     /// [`Access::Private`], or is larger than `limit`; [`Error::Io`].
     pub fn read(&self, name: &str, access: Access, limit: usize) -> Result<Option<Vec<u8>>> {
+        // Another host that replaces the file just now makes it stale; looked up
+        // again it is the new one. A stale directory stays so: that is the caller's.
+        const TIMES: u32 = 3;
+        let mut result = self.read_once(name, access, limit);
+        for _ in 1..TIMES {
+            match &result {
+                Err(e) if is_stale(e) => result = self.read_once(name, access, limit),
+                _ => break,
+            }
+        }
+        result
+    }
+
+    fn read_once(&self, name: &str, access: Access, limit: usize) -> Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
         // NONBLOCK: opening a FIFO returns at once instead of waiting for a writer.
         let flags =
@@ -618,6 +633,37 @@ fn check_file(stat: &Stat, path: &Path, access: Access) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Attempts against a file server that answers ESTALE or shows an old state.
+const ATTEMPTS: u32 = 8;
+
+/// Runs `action` again while it fails with ESTALE, as NFS answers for a file that
+/// another host has replaced since it was looked up: at most 8 times in 2.5 s.
+/// `action` must bear being run again.
+///
+/// # Errors
+/// `action`'s own.
+pub fn retry_stale<T>(mut action: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut attempt = 0;
+    loop {
+        match action() {
+            Err(e) if is_stale(&e) && attempt + 1 < ATTEMPTS => {
+                pause(attempt);
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The wait before the next attempt: 10 ms, doubling.
+pub(crate) fn pause(attempt: u32) {
+    std::thread::sleep(Duration::from_millis(10 << attempt.min(ATTEMPTS)));
+}
+
+pub(crate) const fn attempts() -> std::ops::Range<u32> {
+    0..ATTEMPTS
 }
 
 /// Whether an error may go away if the same is tried again through a fresh

@@ -563,6 +563,37 @@ fn a_stale_handle_is_tried_again() {
 }
 
 #[test]
+fn a_stale_handle_of_a_named_file_or_an_output_directory_is_tried_again() {
+    let remote = Remote::with_authority();
+    let out = remote.home.dir("out");
+    let file = |name: &str| out.join(name).display().to_string();
+    let issue = format!("issue --host n001 --out {}", out.display());
+    remote.home.ood_ca(&issue).assert_ok();
+    let (leaf, key, trust) = (file("server.crt"), file("server.key"), file("trust.crt"));
+    let verify = format!("verify {leaf} --key {key} --trust {trust}");
+    let renew = format!("renew --force {leaf}");
+    for (line, op, name) in [
+        (&issue, Op::Lookup, "out"),
+        (&issue, Op::Create, "server"),
+        (&issue, Op::Rename, "server"),
+        (&verify, Op::Open, "server.crt"),
+        (&verify, Op::Open, "server.key"),
+        (&verify, Op::Open, "trust.crt"),
+        (&renew, Op::Open, "server.crt"),
+        (&renew, Op::Rename, "server"),
+    ] {
+        // Twice as ood-ca sees it: the kernel tries once itself.
+        remote.mount.fail(op, name, Errno::ESTALE, 4);
+        let outcome = remote.home.ood_ca(line);
+        assert_eq!(outcome.code(), Some(0), "{op:?} of {name}: {outcome}");
+        assert_eq!(remote.mount.faults_served(), 4, "{op:?} of {name}");
+        remote.mount.heal();
+        assert_pair(Path::new(&key), Path::new(&leaf));
+        assert_leaves_verify(Path::new(&trust), LeafKind::Server, &[&leaf]);
+    }
+}
+
+#[test]
 fn a_stale_handle_at_a_change_is_tried_again_or_leaves_the_old_state() {
     for op in [Op::Create, Op::Rename, Op::Sync, Op::SyncDir, Op::Write] {
         let remote = Remote::with_authority();

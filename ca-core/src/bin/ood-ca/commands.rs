@@ -9,6 +9,7 @@ mod show;
 use std::io::Read;
 use std::path::Path;
 
+use ca_core::store::retry_stale;
 use ca_core::text::minute;
 use ca_core::{Authority, ClientLeaf, Error, PkiLocation, Result, SiteConfig, now};
 use clap::CommandFactory;
@@ -122,18 +123,16 @@ fn read_named(path: &Path) -> Result<Vec<u8>> {
         path: path.to_owned(),
         source,
     };
-    // It may be a key: room for all of it, so that no copy is left behind.
-    let mut content = Vec::with_capacity(MOST as usize + 64);
+    let read = |from: &mut dyn Read| {
+        // It may be a key: room for all of it, so that no copy is left behind.
+        let mut content = Vec::with_capacity(MOST as usize + 64);
+        let read = from.take(MOST).read_to_end(&mut content);
+        read.map_err(fail).map(|_| content)
+    };
     if path == Path::new("-") {
-        let stdin = std::io::stdin().lock();
-        stdin.take(MOST).read_to_end(&mut content).map_err(fail)?;
-    } else {
-        open_named(path)?
-            .take(MOST)
-            .read_to_end(&mut content)
-            .map_err(fail)?;
+        return read(&mut std::io::stdin().lock());
     }
-    Ok(content)
+    retry_stale(|| read(&mut open_named(path)?))
 }
 
 /// Opens a regular file, or a descriptor that the shell has handed over (as in
