@@ -58,6 +58,8 @@
 
 mod authority;
 mod certificate;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod client;
 mod config;
 pub mod doctor;

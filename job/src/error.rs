@@ -133,6 +133,16 @@ impl std::fmt::Display for Seconds {
 pub(crate) const OTHER_WAYS: &str = "or let the app listen on a socket with --to unix:PATH, \
      or share the node's network with --network host --allow-unisolated; see: ood-job doctor";
 
+impl ca_core::cli::Failure for Error {
+    fn code(&self) -> &'static str {
+        Error::code(self)
+    }
+
+    fn hint(&self) -> Option<String> {
+        Error::hint(self)
+    }
+}
+
 impl Error {
     /// A stable word for scripts. Words are never reused for another meaning.
     #[must_use]

@@ -64,6 +64,16 @@ pub enum Error {
     },
 }
 
+impl ca_core::cli::Failure for Error {
+    fn code(&self) -> &'static str {
+        Error::code(self)
+    }
+
+    fn hint(&self) -> Option<String> {
+        Error::hint(self)
+    }
+}
+
 impl Error {
     /// A stable word for scripts. Words are never reused for another meaning.
     #[must_use]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use ca_core::cli;
 use ca_core::{Error, HostName, PeerName, Ttl};
 use clap::{ArgAction, Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -253,11 +254,5 @@ fn peer_name(input: &str) -> Result<PeerName, String> {
 }
 
 fn command_name(input: &str) -> Result<String, String> {
-    let all = Args::command();
-    let names: Vec<&str> = all.get_subcommands().map(clap::Command::get_name).collect();
-    if names.contains(&input) {
-        Ok(input.to_owned())
-    } else {
-        Err(format!("the commands are {}", names.join(", ")))
-    }
+    cli::subcommand_name(&Args::command(), input)
 }

@@ -9,6 +9,7 @@ mod show;
 use std::io::Read;
 use std::path::Path;
 
+use ca_core::cli;
 use ca_core::store::retry_stale;
 use ca_core::text::minute;
 use ca_core::{Authority, ClientLeaf, Error, PkiLocation, Result, SiteConfig, now};
@@ -16,18 +17,19 @@ use clap::CommandFactory;
 use serde_json::json;
 
 use crate::args::{Args, Command};
-use crate::{json, print};
+use crate::json;
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(args: &Args) -> Result<u8> {
     match &args.command {
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Args::command(), "ood-ca", &mut script);
-            print::raw(&script);
+            cli::completions(Args::command(), *shell);
             Ok(0)
         }
-        Command::Man { page, out } => man(page.as_deref(), out.as_deref()),
+        Command::Man { page, out } => {
+            cli::man(Args::command(), page.as_deref(), out.as_deref())?;
+            Ok(0)
+        }
         Command::Doctor => check::doctor(args),
         command => {
             let context = Context::new(args)?;
@@ -64,7 +66,7 @@ impl Context {
 
     fn warn_all(&self, notices: &[impl ToString]) {
         for notice in notices {
-            print::warning(&notice.to_string());
+            cli::warning(&notice.to_string());
         }
     }
 }
@@ -93,7 +95,7 @@ fn init(context: &Context) -> Result<u8> {
     context.warn_all(&notices);
     let path = context.location.path().display().to_string();
     if context.json {
-        json::print(&json!({
+        cli::json(&json!({
             "pki_dir": path,
             "created": created,
             "authority": json::certificate(authority.certificate(), now),
@@ -101,7 +103,7 @@ fn init(context: &Context) -> Result<u8> {
         }));
     } else {
         let until = minute(authority.certificate().not_after());
-        print::line(&if created {
+        cli::line(&if created {
             format!("created your certificate authority in {path}, valid until {until}")
         } else {
             format!("your certificate authority is in {path}, valid until {until}")
@@ -160,27 +162,4 @@ fn open_named(path: &Path) -> Result<std::fs::File> {
         problem: "it is not a regular file".into(),
         fix: "name a file, or - for standard input".into(),
     })
-}
-
-fn man(page: Option<&str>, out: Option<&Path>) -> Result<u8> {
-    let fail = |path: &Path, source| Error::Io {
-        action: "write the manual pages to",
-        path: path.to_owned(),
-        source,
-    };
-    let mut all = Args::command();
-    if let Some(dir) = out {
-        std::fs::create_dir_all(dir).map_err(|e| fail(dir, e))?;
-        clap_mangen::generate_to(all, dir).map_err(|e| fail(dir, e))?;
-        return Ok(0);
-    }
-    // Gives the commands their full names.
-    all.build();
-    let wanted = page.and_then(|name| all.find_subcommand(name));
-    let mut text = Vec::new();
-    clap_mangen::Man::new(wanted.unwrap_or(&all).clone())
-        .render(&mut text)
-        .map_err(|e| fail(Path::new("standard output"), e))?;
-    print::raw(&text);
-    Ok(0)
 }

@@ -6,10 +6,10 @@
 mod args;
 mod commands;
 mod json;
-mod print;
 
 use std::process::ExitCode;
 
+use ca_core::cli;
 use clap::Parser;
 
 use args::{Args, Command};
@@ -31,13 +31,13 @@ fn main() -> ExitCode {
     let code = match std::panic::catch_unwind(|| commands::run(&args)) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            print::failure(&error, args.json);
+            cli::failure(&error, args.json);
             failed
         }
         Err(_) => failed,
     };
     // What could not be written was not said.
-    ExitCode::from(if print::everything_written() {
+    ExitCode::from(if cli::everything_written() {
         code
     } else {
         failed

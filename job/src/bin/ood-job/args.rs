@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ca_core::cli;
 use ca_core::{ConfigPath, HostName, PeerName, Ttl};
 use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -369,13 +370,7 @@ fn own_place(input: &str) -> Result<(Option<String>, u16), String> {
 }
 
 fn command_name(input: &str) -> Result<String, String> {
-    let all = Args::command();
-    let names: Vec<&str> = all.get_subcommands().map(clap::Command::get_name).collect();
-    if names.contains(&input) {
-        Ok(input.to_owned())
-    } else {
-        Err(format!("the commands are {}", names.join(", ")))
-    }
+    cli::subcommand_name(&Args::command(), input)
 }
 
 fn with_hint(why: &str, hint: &str) -> String {

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use ca_core::cli;
 use ca_core::doctor::Verdict;
 use ca_core::text::minute;
 use ca_core::{PkiLocation, SiteConfig, Ttl, now};
@@ -25,7 +26,7 @@ use rustix::io::Errno;
 use serde_json::json;
 
 use crate::args::{self, Args, Command};
-use crate::{json, print};
+use crate::json;
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(args: &Args) -> Result<u8> {
@@ -41,12 +42,13 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             Ok(0)
         }
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Args::command(), "ood-job", &mut script);
-            print::raw(&script);
+            cli::completions(Args::command(), *shell);
             Ok(0)
         }
-        Command::Man { page, out } => man(page.as_deref(), out.as_deref()),
+        Command::Man { page, out } => {
+            cli::man(Args::command(), page.as_deref(), out.as_deref())?;
+            Ok(0)
+        }
     }
 }
 
@@ -183,24 +185,24 @@ fn log(file: Option<&Path>) -> Result<Arc<dyn Log>> {
 
 fn tell(notice: Notice) {
     match notice {
-        Notice::Unisolated(why) => print::warning(why),
-        Notice::Degraded(what) => print::warning(&what),
+        Notice::Unisolated(why) => cli::warning(why),
+        Notice::Degraded(what) => cli::warning(&what),
         Notice::NotRenewed(error) => {
-            print::warning(&format!(
+            cli::warning(&format!(
                 "the certificate could not be renewed yet: {error}"
             ));
         }
-        Notice::NewAuthority(place) => print::remark(&format!(
+        Notice::NewAuthority(place) => cli::remark(&format!(
             "ood-job: made a certificate authority for you in {}; if the portal refuses this app, restart your web server there (Help, Restart Web Server)",
             place.display()
         )),
-        Notice::EndedEarly { code: 0 } => print::warning(
+        Notice::EndedEarly { code: 0 } => cli::warning(
             "the app ended (exit code 0) before it answered; it must stay in the foreground, for what it leaves behind ends with it",
         ),
-        Notice::EndedEarly { code } => print::warning(&format!(
+        Notice::EndedEarly { code } => cli::warning(&format!(
             "the app ended (exit code {code}) before it answered"
         )),
-        Notice::Ready { connection, after } => print::remark(&format!(
+        Notice::Ready { connection, after } => cli::remark(&format!(
             "ood-job: ready at {}:{} after {:.2} s",
             connection.host,
             connection.port,
@@ -215,7 +217,7 @@ fn list_ports(args: &Args, options: &args::Ports) -> Result<u8> {
     let ports = ports::of_job(whose)?;
     if args.json {
         let rows: Vec<_> = ports.iter().map(json::port).collect();
-        json::print(&json!({ "ports": rows }));
+        cli::json(&json!({ "ports": rows }));
     } else if options.lines {
         let host = Node::current(&site(args)?).host().unwrap_or_default();
         let open = ports.iter().filter(|p| p.is_open());
@@ -224,7 +226,7 @@ fn list_ports(args: &Args, options: &args::Ports) -> Result<u8> {
         numbers.sort_unstable();
         numbers.dedup();
         for number in numbers {
-            print::line(&format!("{host}:{number}"));
+            cli::line(&format!("{host}:{number}"));
         }
     } else {
         let heads = ["PROTO", "ADDRESS", "PID", "COMMAND", "REACHED BY"];
@@ -243,7 +245,7 @@ fn list_ports(args: &Args, options: &args::Ports) -> Result<u8> {
                 reach.into(),
             ]
         }));
-        print::table(&rows);
+        cli::table(&rows, "");
     }
     Ok(0)
 }
@@ -260,7 +262,7 @@ fn register(args: &Args, options: &args::Register) -> Result<u8> {
         named.clone()
     };
     for host in hosts.iter().filter(|host| is_loopback(host)) {
-        print::warning(&format!(
+        cli::warning(&format!(
             "{host}: the portal reaches no loopback, unless the site allows it (allow_hosts); give a name or an address of this node"
         ));
     }
@@ -291,9 +293,9 @@ fn register(args: &Args, options: &args::Register) -> Result<u8> {
     let all = registry.list(at)?;
     if let Some(session) = all.iter().find(|s| s.record.session == record.session) {
         if args.json {
-            json::print(&json::session(session));
+            cli::json(&json::session(session));
         } else {
-            print::line(&format!("registered: {}", session.names.join(" ")));
+            cli::line(&format!("registered: {}", session.names.join(" ")));
         }
     }
     Ok(0)
@@ -324,15 +326,15 @@ fn unregister(args: &Args, options: &args::Unregister) -> Result<u8> {
     let registry = Registry::for_user()?;
     let taken = registry.unregister(host, *port).map_err(about_host)?;
     if !args.json {
-        print::line(&format!("unregistered: {}", taken.names.join(" ")));
+        cli::line(&format!("unregistered: {}", taken.names.join(" ")));
         return Ok(0);
     }
     match &taken.session {
-        Some(session) => json::print(&json::session(session)),
+        Some(session) => cli::json(&json::session(session)),
         None => taken
             .names
             .iter()
-            .for_each(|name| json::print(&json::unreadable(name))),
+            .for_each(|name| cli::json(&json::unreadable(name))),
     }
     Ok(0)
 }
@@ -350,7 +352,7 @@ fn list_sessions(args: &Args, options: &args::Sessions) -> Result<u8> {
         let rows = |all: &[Session]| all.iter().map(json::session).collect::<Vec<_>>();
         let mut gone = rows(&pruned.sessions);
         gone.extend(pruned.unreadable.iter().map(|name| json::unreadable(name)));
-        json::print(&json!({ "sessions": rows(&live), "pruned": gone }));
+        cli::json(&json!({ "sessions": rows(&live), "pruned": gone }));
         return Ok(0);
     }
     let heads = ["SESSION", "WHERE", "JOB", "COMMAND", "UNTIL"];
@@ -370,18 +372,18 @@ fn list_sessions(args: &Args, options: &args::Sessions) -> Result<u8> {
         ]
     }));
     if live.is_empty() {
-        print::line("no sessions");
+        cli::line("no sessions");
     } else {
-        print::table(&rows);
+        cli::table(&rows, "");
     }
     for session in &pruned.sessions {
-        print::line(&format!(
+        cli::line(&format!(
             "pruned: {}:{} ({})",
             session.record.host, session.record.port, session.state
         ));
     }
     for name in &pruned.unreadable {
-        print::line(&format!("pruned: {name} (unreadable)"));
+        cli::line(&format!("pruned: {name} (unreadable)"));
     }
     Ok(0)
 }
@@ -391,44 +393,21 @@ fn examine(args: &Args) -> u8 {
     let mut report = doctor::examine();
     let location = SiteConfig::load(args.config.as_deref()).and_then(|site| pki(args, &site));
     report.checks.push(doctor::authority(&location));
-    let worst = report.checks.iter().map(|c| c.verdict).max();
+    let worst = cli::worst(&report.checks);
     let command = format!("ood-job run {}", report.mode.flags());
     let command = command.trim_end();
     if args.json {
-        let checks: Vec<_> = report
-            .checks
-            .iter()
-            .map(|c| {
-                json!({
-                    "name": c.name,
-                    "verdict": c.verdict.to_string(),
-                    "detail": c.detail,
-                    "fix": c.fix,
-                })
-            })
-            .collect();
-        json::print(&json!({
-            "verdict": worst.unwrap_or(Verdict::Ok).to_string(),
-            "checks": checks,
+        cli::json(&json!({
+            "verdict": worst.to_string(),
+            "checks": cli::checks_json(&report.checks),
             "mode": report.mode.to_string(),
             "command": command,
         }));
     } else {
-        let mut rows = Vec::new();
-        for check in &report.checks {
-            rows.push(vec![
-                check.verdict.to_string(),
-                check.name.to_owned(),
-                check.detail.clone(),
-            ]);
-            if let Some(fix) = &check.fix {
-                rows.push(vec![String::new(), String::new(), format!("fix: {fix}")]);
-            }
-        }
-        print::table(&rows);
-        print::line(&format!("run apps here with: {command} -- COMMAND"));
+        cli::write_checks(&report.checks);
+        cli::line(&format!("run apps here with: {command} -- COMMAND"));
     }
-    u8::from(worst == Some(Verdict::Failed))
+    u8::from(worst == Verdict::Failed)
 }
 
 fn print_config(options: &args::Config) {
@@ -448,44 +427,23 @@ fn print_config(options: &args::Config) {
     let missing = ends.missing_files();
     if !missing.is_empty() {
         let certs = ends.certs.as_str();
-        print::warning(&format!(
+        cli::warning(&format!(
             "{certs} has no {} yet; make what is missing with: ood-ca issue --out {certs}",
             missing.join(", ")
         ));
     }
     if let Err(error) = ends.to.target().check_private() {
-        print::warning(&error.to_string());
+        cli::warning(&error.to_string());
         if let Some(hint) = error.hint() {
-            print::remark(&format!("hint: {hint}"));
+            cli::remark(&format!("hint: {hint}"));
         }
     }
-    print::raw(config::render(program, &ends).as_bytes());
+    cli::raw(config::render(program, &ends).as_bytes());
     if program == config::Program::Caddy {
         // JSON has no comments.
-        print::remark(&format!(
+        cli::remark(&format!(
             "run it with: STEPPATH={}/caddy caddy run --config FILE   (without STEPPATH, a library of Caddy's makes ~/.step)",
             options.certs.as_str()
         ));
     }
-}
-
-fn man(page: Option<&str>, out: Option<&Path>) -> Result<u8> {
-    let mut all = Args::command();
-    if let Some(dir) = out {
-        let fail = |e| Error::io("write the manual pages to", dir, e);
-        std::fs::create_dir_all(dir).map_err(fail)?;
-        clap_mangen::generate_to(all, dir).map_err(fail)?;
-        return Ok(0);
-    }
-    // Gives the commands their full names.
-    all.build();
-    let wanted = page
-        .and_then(|name| all.find_subcommand(name))
-        .unwrap_or(&all);
-    let mut text = Vec::new();
-    clap_mangen::Man::new(wanted.clone())
-        .render(&mut text)
-        .map_err(|e| Error::io("write the manual page to", Path::new("standard output"), e))?;
-    print::raw(&text);
-    Ok(0)
 }

@@ -1,40 +1,10 @@
 //! JSON for scripts. The shapes are a contract: docs/json/ood-job has their
 //! schemas.
 
-use ood_job::Error;
+use ca_core::cli::timestamp;
 use ood_job::ports::Port;
 use ood_job::sessions::Session;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-
-/// Prints one object, on one line.
-pub(crate) fn print(value: &Value) {
-    crate::print::raw(format!("{value}\n").as_bytes());
-}
-
-pub(crate) fn error(error: &Error) -> Value {
-    json!({
-        "error": {
-            "code": error.code(),
-            "message": error.to_string(),
-            "hint": error.hint(),
-        }
-    })
-}
-
-/// RFC 3339, UTC, whole seconds.
-fn time(at: OffsetDateTime) -> String {
-    let at = at.to_offset(time::UtcOffset::UTC);
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-        at.year(),
-        u8::from(at.month()),
-        at.day(),
-        at.hour(),
-        at.minute(),
-        at.second()
-    )
-}
 
 pub(crate) fn port(port: &Port) -> Value {
     json!({
@@ -65,8 +35,8 @@ pub(crate) fn session(session: &Session) -> Value {
             "id": job.id,
         })),
         "command": record.command,
-        "created": time(record.created),
-        "expires": time(record.expires),
+        "created": timestamp(record.created),
+        "expires": timestamp(record.expires),
     })
 }
 

@@ -6,13 +6,14 @@
 mod args;
 mod commands;
 mod json;
-mod print;
+mod panics;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use args::{Args, Command};
+use ca_core::cli;
 
 fn main() -> ExitCode {
     protect_keys();
@@ -22,21 +23,23 @@ fn main() -> ExitCode {
             let _ = error.print();
             let words: Vec<_> = std::env::args_os().collect();
             if let Some(hint) = args::usage_hint(&error, &words) {
-                print::remark(&format!("hint: {hint}"));
+                cli::remark(&format!("hint: {hint}"));
             }
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    print::panics_as_errors();
+    panics::as_errors();
     // What panics has said so. It must not be taken for the app's own end.
     let outcome = std::panic::catch_unwind(|| commands::run(&args));
     let is_run = matches!(args.command, Command::Run(_));
     let failed = |run| if is_run { run } else { 1 };
     ExitCode::from(match outcome {
+        // What could not be written was not said.
+        Ok(Ok(_)) if !cli::everything_written() => failed(PANICKED),
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             let code = failed(error.run_exit_code());
-            within(LAST_WORDS, move || print::failure(&error, args.json));
+            within(LAST_WORDS, move || cli::failure(&error, args.json));
             code
         }
         Err(_) => failed(PANICKED),

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use ca_core::cli;
 use ca_core::{Error, UserName};
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand, ValueEnum};
 use pun_helper::names::NginxVersion;
 
 const AFTER_HELP: &str = "\
@@ -11,6 +12,9 @@ Exit codes: 0 done, 1 failed or something is wrong, 2 wrong usage.
 
 Called by the name ood-ca-hook, this program is `pun-helper hook`: that is what
 pun_pre_hook_root_cmd in ood_portal.yml names, as no arguments are possible there.";
+
+const COMPLETIONS_AFTER_HELP: &str = "\
+  pun-helper completions bash > /etc/bash_completion.d/pun-helper";
 
 /// The web host's side of per-user mutual TLS for Open OnDemand.
 #[derive(Debug, Parser)]
@@ -41,6 +45,22 @@ pub(crate) enum Command {
     Check(Check),
     /// Stop idle PUNs by nginx_stage, but none with an open connection to a job
     Clean(Clean),
+    /// Print a completion script for your shell
+    #[command(after_help = COMPLETIONS_AFTER_HELP)]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print a manual page
+    Man {
+        /// Of this command [default: of all of pun-helper]
+        #[arg(value_name = "COMMAND", conflicts_with = "out", value_parser = command_name)]
+        page: Option<String>,
+
+        /// Write the pages of all commands into this directory instead, which is made if need be
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -111,6 +131,10 @@ pub(crate) struct Clean {
     /// Only say what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+fn command_name(input: &str) -> Result<String, String> {
+    cli::subcommand_name(&Args::command(), input)
 }
 
 fn user_name(input: &str) -> Result<UserName, String> {

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use ca_core::SiteConfig;
+use ca_core::cli;
 use ca_core::doctor::Verdict;
+use clap::CommandFactory;
 use pun_helper::facts::{HostFacts, UserPaths};
 use pun_helper::hook::{self, HookRequest};
 use pun_helper::names::NginxVersion;
@@ -11,7 +13,6 @@ use pun_helper::{Error, Result, check, clean, log, nginx, resolver, root};
 use serde_json::json;
 
 use crate::args::{self, Args, Command};
-use crate::print;
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(args: &Args) -> Result<u8> {
@@ -21,6 +22,14 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Command::Hook(options) => Ok(hook(args, options)),
         Command::Check(options) => Ok(check(args, options)),
         Command::Clean(options) => clean(args, options),
+        Command::Completions { shell } => {
+            cli::completions(Args::command(), *shell);
+            Ok(0)
+        }
+        Command::Man { page, out } => {
+            cli::man(Args::command(), page.as_deref(), out.as_deref())?;
+            Ok(0)
+        }
     }
 }
 
@@ -39,17 +48,17 @@ fn render(args: &Args, options: &args::Render) -> Result<u8> {
     let args::Mode::Nginx = options.mode;
     let snippet = facts.render(&paths, version)?;
     for warning in facts.resolver.iter().flat_map(|plan| &plan.warnings) {
-        print::warning(warning);
+        cli::warning(warning);
     }
     if args.json {
-        print::json(&json!({
+        cli::json(&json!({
             "user": options.user.as_str(),
             "path": paths.snippet_file.as_str(),
             "nginx": version.to_string(),
             "snippet": snippet.as_str(),
         }));
     } else {
-        print::raw(snippet.as_str());
+        cli::raw(snippet.as_str().as_bytes());
     }
     Ok(0)
 }
@@ -93,7 +102,7 @@ fn resolver(args: &Args, options: &args::Resolver) -> Result<u8> {
                 })
             })
             .collect();
-        print::json(&json!({
+        cli::json(&json!({
             "nameservers": servers,
             "domain": plan.domain.as_ref().map(ToString::to_string),
             "static_hosts": plan.hosts.len(),
@@ -102,7 +111,7 @@ fn resolver(args: &Args, options: &args::Resolver) -> Result<u8> {
         }));
     } else {
         for warning in &plan.warnings {
-            print::warning(warning);
+            cli::warning(warning);
         }
         if options.names.is_empty() {
             let domain = plan
@@ -110,18 +119,21 @@ fn resolver(args: &Args, options: &args::Resolver) -> Result<u8> {
                 .as_ref()
                 .map_or("none".into(), ToString::to_string);
             let none = "none".to_owned();
-            print::table(&[
-                vec![
-                    "name servers".into(),
-                    if servers.is_empty() {
-                        none
-                    } else {
-                        servers.join(" ")
-                    },
+            cli::table(
+                &[
+                    vec![
+                        "name servers".into(),
+                        if servers.is_empty() {
+                            none
+                        } else {
+                            servers.join(" ")
+                        },
+                    ],
+                    vec!["domain of short names".into(), domain],
+                    vec!["names from /etc/hosts".into(), plan.hosts.len().to_string()],
                 ],
-                vec!["domain of short names".into(), domain],
-                vec!["names from /etc/hosts".into(), plan.hosts.len().to_string()],
-            ]);
+                "",
+            );
         }
         let rows: Vec<_> = explained
             .iter()
@@ -130,7 +142,7 @@ fn resolver(args: &Args, options: &args::Resolver) -> Result<u8> {
                 vec![e.given.clone(), becomes, e.why.clone()]
             })
             .collect();
-        print::table(&rows);
+        cli::table(&rows, "");
     }
     Ok(u8::from(explained.iter().any(|e| e.becomes.is_none())))
 }
@@ -144,7 +156,7 @@ fn hook(args: &Args, options: &args::Hook) -> u8 {
     });
     let _ = log::send(Path::new(log::SOCKET), report.severity(), &report.line());
     for problem in &report.problems {
-        print::error(&problem.message, problem.hint.as_deref());
+        cli::problem(&problem.message, problem.hint.as_deref());
     }
     if args.json {
         let problems: Vec<_> = report
@@ -152,7 +164,7 @@ fn hook(args: &Args, options: &args::Hook) -> u8 {
             .iter()
             .map(|p| json!({ "code": p.code, "message": p.message, "hint": p.hint }))
             .collect();
-        print::json(&json!({
+        cli::json(&json!({
             "user": report.user.as_str(),
             "outcome": report.outcome.word(),
             "written": report.written,
@@ -178,37 +190,14 @@ fn check(args: &Args, options: &args::Check) -> u8 {
         nginx_stage_config: options.nginx_stage_config.clone(),
         cron_dir: options.cron_dir.clone(),
     });
-    let worst = checks
-        .iter()
-        .map(|c| c.verdict)
-        .max()
-        .unwrap_or(Verdict::Ok);
+    let worst = cli::worst(&checks);
     if args.json {
-        let rows: Vec<_> = checks
-            .iter()
-            .map(|c| {
-                json!({
-                    "name": c.name,
-                    "verdict": c.verdict.to_string(),
-                    "detail": c.detail,
-                    "fix": c.fix,
-                })
-            })
-            .collect();
-        print::json(&json!({ "verdict": worst.to_string(), "checks": rows }));
+        cli::json(&json!({
+            "verdict": worst.to_string(),
+            "checks": cli::checks_json(&checks),
+        }));
     } else {
-        let mut rows = Vec::new();
-        for check in &checks {
-            rows.push(vec![
-                check.verdict.to_string(),
-                check.name.to_owned(),
-                check.detail.clone(),
-            ]);
-            if let Some(fix) = &check.fix {
-                rows.push(vec![String::new(), String::new(), format!("fix: {fix}")]);
-            }
-        }
-        print::table(&rows);
+        cli::write_checks(&checks);
     }
     u8::from(worst == Verdict::Failed)
 }
@@ -228,15 +217,15 @@ fn clean(args: &Args, options: &args::Clean) -> Result<u8> {
                 })
             })
             .collect();
-        print::json(&json!({ "dry_run": options.dry_run, "puns": rows }));
+        cli::json(&json!({ "dry_run": options.dry_run, "puns": rows }));
     } else {
         // As nginx_clean does: the users whose PUNs are stopped, a line each.
         for one in report.iter().filter(|one| one.stopped) {
-            print::line(&one.user);
+            cli::line(&one.user);
         }
         for one in &report {
             if let Some(problem) = &one.problem {
-                print::error(&format!("{}: {problem}", one.user), None);
+                cli::problem(&format!("{}: {problem}", one.user), None);
             }
         }
     }

@@ -5,12 +5,12 @@
 
 mod args;
 mod commands;
-mod print;
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use ca_core::cli;
 use clap::Parser;
 
 use args::Args;
@@ -39,9 +39,11 @@ fn main() -> ExitCode {
         }
     };
     match commands::run(&args) {
+        // What could not be written was not said.
+        Ok(_) if !cli::everything_written() => ExitCode::from(1),
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            print::failure(&error, args.json);
+            cli::failure(&error, args.json);
             ExitCode::from(1)
         }
     }

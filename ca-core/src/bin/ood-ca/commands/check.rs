@@ -1,4 +1,5 @@
-use ca_core::doctor::{self, Check, Verdict};
+use ca_core::cli;
+use ca_core::doctor::{self, Verdict};
 use ca_core::text::minute;
 use ca_core::{
     Certificate, Error, PeerName, PrivateKey, Purpose, Result, SiteConfig, TrustBundle, now,
@@ -8,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{Context, location, read_named};
 use crate::args::{Args, Verify};
-use crate::{json, print};
+use crate::json;
 
 pub(super) fn verify(context: &Context, args: &Verify) -> Result<u8> {
     let now = now();
@@ -27,7 +28,7 @@ pub(super) fn verify(context: &Context, args: &Verify) -> Result<u8> {
         .verify(&certificate, purpose, peer.as_ref(), now)
         .and_then(|()| check_key(args, &certificate));
     if context.json {
-        json::print(&json!({
+        cli::json(&json!({
             "valid": verified.is_ok(),
             "reason": verified.as_ref().err().map(ToString::to_string),
             "purpose": if args.client { "client" } else { "server" },
@@ -36,7 +37,7 @@ pub(super) fn verify(context: &Context, args: &Verify) -> Result<u8> {
         }));
         // The object says it all; a second one would be one too many.
         if let Err(error) = verified {
-            print::failure(&error, false);
+            cli::failure(&error, false);
             return Ok(1);
         }
         return Ok(0);
@@ -44,7 +45,7 @@ pub(super) fn verify(context: &Context, args: &Verify) -> Result<u8> {
     verified?;
     let until = minute(certificate.not_after());
     let whom = peer.map(|p| format!(" for {p}")).unwrap_or_default();
-    print::line(&format!(
+    cli::line(&format!(
         "valid {} certificate{whom} until {until}",
         certificate.kind()
     ));
@@ -69,38 +70,15 @@ pub(super) fn doctor(args: &Args) -> Result<u8> {
     let mut checks = vec![doctor::configuration(&loaded)];
     let location = location(args, &loaded.unwrap_or_default())?;
     checks.extend(doctor::examine(&location, now()));
-    let worst = checks
-        .iter()
-        .map(|c| c.verdict)
-        .max()
-        .unwrap_or(Verdict::Ok);
+    let worst = cli::worst(&checks);
     if args.json {
-        let rows: Vec<_> = checks
-            .iter()
-            .map(|c| {
-                json!({
-                    "name": c.name,
-                    "verdict": c.verdict.to_string(),
-                    "detail": c.detail,
-                    "fix": c.fix,
-                })
-            })
-            .collect();
-        json::print(&json!({
+        cli::json(&json!({
             "pki_dir": location.path().display().to_string(),
             "verdict": worst.to_string(),
-            "checks": rows,
+            "checks": cli::checks_json(&checks),
         }));
     } else {
-        let row = |c: &Check| vec![c.verdict.to_string(), c.name.to_owned(), c.detail.clone()];
-        let mut rows = Vec::new();
-        for check in &checks {
-            rows.push(row(check));
-            if let Some(fix) = &check.fix {
-                rows.push(vec![String::new(), String::new(), format!("fix: {fix}")]);
-            }
-        }
-        print::table(&rows, "");
+        cli::write_checks(&checks);
     }
     Ok(u8::from(worst == Verdict::Failed))
 }

@@ -1,3 +1,4 @@
+use ca_core::cli;
 use ca_core::text::minute;
 use ca_core::{
     Authority, ClientLeaf, Error, Issued, Layout, LeafFiles, LeafRequest, OutputFormat, PeerName,
@@ -8,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{Context, read_named, strings};
 use crate::args::{Format, Issue, LayoutName};
-use crate::{json, print};
+use crate::json;
 
 pub(super) fn run(context: &Context, args: &Issue) -> Result<u8> {
     let now = now();
@@ -107,7 +108,7 @@ fn client_leaf(
 
 fn report(context: &Context, issued: &Issued, paths: &[String], now: OffsetDateTime) {
     if context.json {
-        json::print(&json!({
+        cli::json(&json!({
             "certificate": json::certificate(&issued.certificate, now),
             "trust": json::trust(&issued.trust, now),
             "files": paths,
@@ -123,12 +124,12 @@ fn report(context: &Context, issued: &Issued, paths: &[String], now: OffsetDateT
     } else {
         names.join(" ")
     };
-    print::line(&format!(
+    cli::line(&format!(
         "issued a {} certificate for {whom}, valid until {}",
         leaf.kind(),
         minute(leaf.not_after())
     ));
     for path in paths {
-        print::line(&format!("  {path}"));
+        cli::line(&format!("  {path}"));
     }
 }

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use ca_core::cli;
 use ca_core::text::minute;
 use ca_core::{
     Authority, Certificate, ClientLeaf, Error, IssuedRecord, LeafFile, LeafRequest, Notice,
@@ -10,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::{Context, read_named, strings};
 use crate::args::{NeedsRenewal, Renew};
-use crate::{json, print};
+use crate::json;
 
 struct Renewal {
     certificate: Certificate,
@@ -34,14 +35,14 @@ pub(super) fn renew(context: &Context, args: &Renew) -> Result<u8> {
         _ => renew_client(context, &authority, args.force, now)?,
     };
     if let Err(error) = authority.finish_interrupted() {
-        print::warning(&format!(
+        cli::warning(&format!(
             "an interrupted rotation was not completed: {error}"
         ));
     }
     context.warn_all(&renewal.notices);
     // Cleaning up is a courtesy here: a read-only record is no failure.
     let pruned = IssuedRecord::prune(&context.location, now).unwrap_or_else(|error| {
-        print::warning(&format!("the record was not cleaned up: {error}"));
+        cli::warning(&format!("the record was not cleaned up: {error}"));
         PruneReport::default()
     });
     let what = match &args.certificate {
@@ -49,7 +50,7 @@ pub(super) fn renew(context: &Context, args: &Renew) -> Result<u8> {
         None => "the client certificate of your web server".into(),
     };
     if context.json {
-        json::print(&json!({
+        cli::json(&json!({
             "renewed": renewal.renewed,
             "reason": renewal.due.to_string(),
             "certificate": json::certificate(&renewal.certificate, now),
@@ -58,9 +59,9 @@ pub(super) fn renew(context: &Context, args: &Renew) -> Result<u8> {
         }));
     } else if renewal.renewed {
         let until = minute(renewal.certificate.not_after());
-        print::line(&format!("renewed {what}, valid until {until}"));
+        cli::line(&format!("renewed {what}, valid until {until}"));
     } else {
-        print::line(&format!("{what} is {}", renewal.due));
+        cli::line(&format!("{what} is {}", renewal.due));
     }
     Ok(0)
 }
@@ -160,13 +161,13 @@ pub(super) fn needs_renewal(context: &Context, args: &NeedsRenewal) -> Result<u8
         }
     };
     if context.json {
-        json::print(&json!({
+        cli::json(&json!({
             "due": due.is_due(),
             "reason": due.to_string(),
             "certificate": certificate.map(|c| json::certificate(&c, now)),
         }));
     } else {
-        print::line(&due.to_string());
+        cli::line(&due.to_string());
     }
     Ok(if due.is_due() { DUE } else { NOT_DUE })
 }

@@ -1,9 +1,10 @@
+use ca_core::cli;
 use ca_core::{Phase, Result, Rotation, now};
 use serde_json::json;
 
 use super::{Context, strings};
 use crate::args::Rotate;
-use crate::{json, print};
+use crate::json;
 
 pub(super) fn run(context: &Context, args: &Rotate) -> Result<u8> {
     let now = now();
@@ -19,7 +20,7 @@ pub(super) fn run(context: &Context, args: &Rotate) -> Result<u8> {
         rotation.emergency(now)?
     };
     if context.json {
-        json::print(&json!({
+        cli::json(&json!({
             "phase": report.phase.to_string(),
             "changed": report.changed,
             "signer": json::certificate(&report.signer, now),
@@ -40,9 +41,9 @@ pub(super) fn run(context: &Context, args: &Rotate) -> Result<u8> {
         (Phase::Settled, true) => "the old authority is no longer trusted",
         (Phase::Settled, false) => "there is no old authority to retire",
     };
-    print::line(done);
+    cli::line(done);
     for notice in &report.notices {
-        print::line(&format!("  {notice}"));
+        cli::line(&format!("  {notice}"));
     }
     Ok(0)
 }

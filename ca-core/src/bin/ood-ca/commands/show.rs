@@ -1,16 +1,17 @@
+use ca_core::cli;
 use ca_core::text::minute;
 use ca_core::{Certificate, Overview, Result, now};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::Context;
-use crate::{json, print};
+use crate::json;
 
 pub(super) fn run(context: &Context) -> Result<u8> {
     let now = now();
     let overview = Overview::read(&context.location, now)?;
     if context.json {
-        json::print(&as_json(context, &overview, now));
+        cli::json(&as_json(context, &overview, now));
     } else {
         as_text(context, &overview, now);
     }
@@ -24,7 +25,7 @@ fn as_json(context: &Context, overview: &Overview, now: OffsetDateTime) -> Value
         .map(|host| {
             json!({
                 "name": host.name.as_str(),
-                "recorded": json::time(host.recorded),
+                "recorded": cli::timestamp(host.recorded),
                 "authorities": super::strings(&host.authorities),
             })
         })
@@ -54,7 +55,7 @@ fn as_json(context: &Context, overview: &Overview, now: OffsetDateTime) -> Value
 }
 
 fn as_text(context: &Context, overview: &Overview, now: OffsetDateTime) {
-    print::line(&format!(
+    cli::line(&format!(
         "Authority in {}",
         context.location.path().display()
     ));
@@ -62,33 +63,33 @@ fn as_text(context: &Context, overview: &Overview, now: OffsetDateTime) {
     if let Some(limits) = &overview.limits {
         rows.push(vec!["signs only for".into(), limits.join(" ")]);
     }
-    print::table(&rows, "  ");
+    cli::table(&rows, "  ");
 
-    print::line(&format!("Trusted now (rotation: {})", overview.phase));
+    cli::line(&format!("Trusted now (rotation: {})", overview.phase));
     let rows: Vec<_> = overview
         .trust
         .authorities()
         .iter()
         .map(|a| certificate_row(a, now))
         .collect();
-    print::table(&rows, "  ");
+    cli::table(&rows, "  ");
 
-    print::line("Client certificate of your web server");
+    cli::line("Client certificate of your web server");
     match &overview.client.certificate {
         Some(leaf) => {
-            print::table(&[certificate_row(leaf, now)], "  ");
+            cli::table(&[certificate_row(leaf, now)], "  ");
             let pair = if overview.client.key_matches {
                 ""
             } else {
                 ", its key does not match"
             };
-            print::line(&format!("  renewal {}{pair}", overview.client.due));
+            cli::line(&format!("  renewal {}{pair}", overview.client.due));
         }
-        None => print::line("  none: make one with `ood-ca renew`"),
+        None => cli::line("  none: make one with `ood-ca renew`"),
     }
 
     if !overview.web_hosts.is_empty() {
-        print::line("Web hosts and what they have loaded");
+        cli::line("Web hosts and what they have loaded");
         let signer = overview.authority.fingerprint();
         let row = |host: &ca_core::WebHost| {
             let state = if host.authorities.contains(&signer) {
@@ -98,7 +99,7 @@ fn as_text(context: &Context, overview: &Overview, now: OffsetDateTime) {
             };
             vec![host.name.to_string(), minute(host.recorded), state.into()]
         };
-        print::table(
+        cli::table(
             &overview.web_hosts.iter().map(row).collect::<Vec<_>>(),
             "  ",
         );
@@ -110,7 +111,7 @@ fn as_text(context: &Context, overview: &Overview, now: OffsetDateTime) {
         .iter()
         .map(|entry| &entry.certificate)
         .partition(|certificate| certificate.is_expired(now));
-    print::line(&format!(
+    cli::line(&format!(
         "Issued: {} valid, {} expired",
         alive.len(),
         expired.len()
@@ -119,9 +120,9 @@ fn as_text(context: &Context, overview: &Overview, now: OffsetDateTime) {
         .iter()
         .map(|certificate| issued_row(certificate))
         .collect();
-    print::table(&rows, "  ");
+    cli::table(&rows, "  ");
     if !overview.issued.unreadable.is_empty() {
-        print::warning(&format!(
+        cli::warning(&format!(
             "not certificates in the record: {}",
             overview.issued.unreadable.join(", ")
         ));
