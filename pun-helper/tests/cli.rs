@@ -1,18 +1,11 @@
-//! Transcripts of the command, good and bad input: `tests/cmd/*.trycmd`.
-//!
-//! They run among the files of `cmd/files`. `TRYCMD=overwrite cargo test -p
-//! pun-helper --test cli` writes the answers anew; look at the difference
-//! before you commit it.
-#![allow(missing_docs)]
+//! Transcripts of every command, good and bad input: `tests/cmd/*.trycmd`.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+#[path = "../../tests/support/transcripts.rs"]
+mod transcripts;
 
 #[test]
 fn every_command_answers_as_its_transcript_says() {
-    trycmd::TestCases::new()
-        .register_bin(
-            "pun-helper",
-            std::path::Path::new(env!("CARGO_BIN_EXE_pun-helper")),
-        )
-        .env("OOD_CA_CONFIG", "")
-        .case("tests/cmd/*.trycmd")
-        .run();
+    let program = env!("CARGO_BIN_EXE_pun-helper");
+    transcripts::run_all(env!("CARGO_MANIFEST_DIR"), 2, program);
 }
