@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ca_core::store::{Access, Dir};
+use ca_core::store::{Access, Dir, retry_stale};
 use ood_relay::Headers;
 
 use crate::error::{Error, Result};
@@ -144,7 +144,8 @@ fn read(path: &Path) -> Result<String> {
     let (Some(dir), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(Error::io("read", path, std::io::ErrorKind::NotFound));
     };
-    let content = Dir::open(dir)?.read(&name.to_string_lossy(), Access::Private, MAX_FILE)?;
+    let name = name.to_string_lossy();
+    let content = retry_stale(|| Dir::open(dir)?.read(&name, Access::Private, MAX_FILE))?;
     let content = content.ok_or_else(|| Error::io("read", path, std::io::ErrorKind::NotFound))?;
     String::from_utf8(content).map_err(|_| Error::io("read", path, std::io::ErrorKind::InvalidData))
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
 
-use ca_core::store::{Access, Dir};
+use ca_core::store::{Access, Dir, retry_stale};
 use ca_core::{Certificate, Issued, Kind, PrivateKey};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -140,7 +140,7 @@ fn read(path: &Path, access: Access) -> Result<Zeroizing<Vec<u8>>> {
         Some(dir) if dir != Path::new("") => dir,
         _ => Path::new("."),
     };
-    let bytes = Dir::open(dir)?.read(name, access, MAX_FILE)?;
+    let bytes = retry_stale(|| Dir::open(dir)?.read(name, access, MAX_FILE))?;
     bytes
         .map(Zeroizing::new)
         .ok_or_else(|| missing(io::ErrorKind::NotFound))
