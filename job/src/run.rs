@@ -19,7 +19,7 @@ use crate::publish::{Connection, PublishFile};
 use crate::ready::Check;
 use crate::sandbox::{self, Network, Outbound, Plan};
 use crate::scheduler::Job;
-use crate::sessions::{self, Registry};
+use crate::sessions::{self, Registry, Session};
 use crate::supervise::{Backend, OwnPort, OwnSocket, Supervisor};
 use crate::target::{self, Target};
 use crate::{processes, procnet, terminal};
@@ -122,7 +122,9 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     check_free(&request)?;
     let registry = Registry::for_user()?;
     registry.check()?;
-    check_published(&request, &registry)?;
+    if let Some(file) = &request.publish {
+        file.check(|session| known_to_run(&registry, session))?;
+    }
     if let Err(error) = registry.prune(now()) {
         notice(Notice::Degraded(format!(
             "what is left of older sessions stays: {error}"
@@ -216,6 +218,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
             job: Job::current(now()),
             registry,
             connection,
+            claim: Arc::default(),
             notice: teller.notice(),
         },
         network,
@@ -447,28 +450,12 @@ fn check_free(request: &RunRequest) -> Result<()> {
     }
 }
 
-/// The file to publish in must be free for it, and not tell of an app that runs.
-pub(crate) fn check_published(request: &RunRequest, registry: &Registry) -> Result<()> {
-    let Some(publish) = &request.publish else {
-        return Ok(());
-    };
-    let Some(told) = publish.check()? else {
-        return Ok(());
-    };
+/// Whether a session is known to run. One of another node may have ended, and this be
+/// the same job once more.
+pub(crate) fn known_to_run(registry: &Registry, session: &str) -> bool {
     let known = registry.list(now()).unwrap_or_default();
-    // One of another node may have ended, and this be the same job once more.
-    match known
-        .iter()
-        .find(|s| s.record.session == told && sessions::runs_here(&s.record))
-    {
-        Some(_) => Err(Error::argument(
-            "file to publish in",
-            &publish.path().to_string_lossy(),
-            "it tells of another app, which runs",
-            "name another file for this one; see: ood-job sessions",
-        )),
-        None => Ok(()),
-    }
+    let runs = |s: &Session| s.record.session == session && sessions::runs_here(&s.record);
+    known.iter().any(runs)
 }
 
 /// What the app is told: where it should listen, and where the portal reaches it,
