@@ -48,6 +48,86 @@ fn names_in(dir: &Path) -> Vec<String> {
     names
 }
 
+#[test]
+fn a_socket_is_one_apps_before_anything_listens_on_it() {
+    let node = Node::new();
+    let alice = node.user();
+    alice.home.dir("own");
+    let mut first = alice.job("--to unix:own/socket", &when_told());
+    first.expect_said("up");
+    // What it would find there is the first one's, whatever it starts itself.
+    for flags in [
+        "--to unix:own/socket",
+        "--network private --outbound none --to unix:own/socket",
+    ] {
+        let mut second = alice.job(
+            flags,
+            "import time; print('started', flush=True); time.sleep(600)",
+        );
+        assert_eq!(second.code(), 125, "{}", second.said());
+        let said = second.said();
+        assert!(said.contains("error: another app of yours "), "{said}");
+        assert!(said.contains("hint: "), "{said}");
+        assert!(!said.contains("started"), "{said}");
+        assert!(!second.publish_file().exists());
+    }
+    fs::write(alice.home.join("go"), "").unwrap();
+    first.ready();
+    // Another one in the same directory is in nobody's way.
+    let mut other = alice.job("--to unix:own/other", APP);
+    other.ready();
+    other.signal(Signal::TERM);
+    other.code();
+    first.signal(Signal::TERM);
+    first.code();
+    assert_eq!(names_in(&alice.home.join("own")), [""; 0]);
+}
+
+#[test]
+fn of_many_that_start_at_once_on_one_socket_one_goes_on() {
+    let node = Node::new();
+    let alice = node.user();
+    let own = alice.home.dir("own");
+    for round in 0..3 {
+        let words = ["run", "--to", "unix:own/socket", "--", "python3", "-c", APP];
+        let (winner, said) = one_of(&alice, &words, || {});
+        for said in said {
+            assert!(said.contains("own/socket"), "{said}");
+            assert!(said.contains("hint: "), "{said}");
+        }
+        let answers = own.join("socket");
+        eventually("it listens", PATIENCE, || {
+            std::os::unix::net::UnixStream::connect(&answers).ok()
+        });
+        winner.terminate();
+        assert_eq!(names_in(&own), [""; 0], "round {round}");
+        assert_all_gone(&alice, PATIENCE);
+    }
+}
+
+#[test]
+fn a_socket_whose_app_was_killed_is_the_next_ones() {
+    let node = Node::new();
+    let alice = node.user();
+    let own = alice.home.dir("own");
+    let mut job = alice.job("--to unix:own/socket", APP);
+    job.ready();
+    job.kill();
+    assert_all_gone(&alice, PATIENCE);
+    assert_eq!(names_in(&own), [""; 0]);
+    // With nobody left to tidy up, what stays keeps nobody off.
+    let mut job = alice.job("--to unix:own/socket", &when_told());
+    job.expect_said("up");
+    kill_all_at_once(&alice);
+    job.code();
+    fs::write(alice.home.join("go"), "").unwrap();
+    let mut job = alice.job("--to unix:own/socket", &when_told());
+    job.ready();
+    job.signal(Signal::TERM);
+    job.code();
+    assert_eq!(names_in(&own), [""; 0]);
+}
+
 /// Which session a file tells of.
 fn session_in(file: &Path) -> Option<String> {
     let value: Value = serde_json::from_str(&fs::read_to_string(file).ok()?).unwrap();
