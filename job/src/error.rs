@@ -100,6 +100,12 @@ pub enum Error {
         /// Where the app should listen.
         target: String,
     },
+    /// Another app of the same user means to listen where this one should.
+    #[error("another app of yours has {target}, or is about to")]
+    Claimed {
+        /// Where the app should listen.
+        target: String,
+    },
     /// Somebody else listens where the app should.
     #[error("{target} belongs to another user (uid {uid})")]
     NotOurs {
@@ -158,7 +164,7 @@ impl Error {
             Error::Unisolated { .. } => "unisolated",
             Error::Start { .. } => "start",
             Error::NotReady { .. } => "not-ready",
-            Error::Taken { .. } => "taken",
+            Error::Taken { .. } | Error::Claimed { .. } => "taken",
             Error::NotOurs { .. } => "not-ours",
             Error::KeeperLost => "keeper-lost",
             Error::NotRegistered { .. } => "not-registered",
@@ -203,6 +209,10 @@ impl Error {
             Error::NotReady { hint, .. } => Some(hint.clone()),
             Error::Taken { .. } => Some(
                 "end it, or choose another place with --to; ood-job starts the app itself, as the command behind --"
+                    .into(),
+            ),
+            Error::Claimed { .. } => Some(
+                "wait for its end, or choose another place with --to for this one; it runs on this node or, where the directory is shared, on another: see ood-job sessions"
                     .into(),
             ),
             Error::NotOurs { .. } => Some(

@@ -3,7 +3,7 @@
 //! signals and sees the app's end never waits for it.
 
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ca_core::{Authority, Certificate, PeerName, now};
 use ood_relay::{Identity, Ingress, IngressOptions, TrustSource};
@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 
 use crate::error::{Error, Result};
 use crate::node::Node;
-use crate::publish::Connection;
-use crate::run::{Notice, RunRequest, check_published, forget, program_name};
+use crate::publish::{Claim, Connection};
+use crate::run::{Notice, RunRequest, forget, known_to_run, program_name};
 use crate::scheduler::{self, Job};
 use crate::sessions::{Holder, JobId, Record, Registry};
 use crate::supervise::Backend;
@@ -49,6 +49,8 @@ pub(crate) struct Home {
     pub(crate) job: Option<Job>,
     pub(crate) registry: Registry,
     pub(crate) connection: Connection,
+    /// On the file that tells of the app, from when it does.
+    pub(crate) claim: Arc<Mutex<Option<Claim>>>,
     pub(crate) notice: Arc<dyn Fn(Notice) + Send + Sync>,
 }
 
@@ -112,9 +114,9 @@ impl Home {
             Ok(()) => true,
         };
         if let Some(file) = &self.request.publish {
-            // Another may have been faster since it was looked at.
-            check_published(&self.request, &self.registry)?;
-            file.write(&self.connection)?;
+            let runs = |session: &str| known_to_run(&self.registry, session);
+            let claim = file.claim(&self.connection, runs)?;
+            *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
         }
         Ok(registered)
     }
@@ -151,6 +153,8 @@ impl Home {
 
     /// Takes away what tells of the app.
     pub(crate) fn forget(&self) {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(claim.take());
         forget(
             &self.registry,
             &self.node,

@@ -31,6 +31,7 @@ pub mod sandbox;
 pub mod scheduler;
 pub mod sessions;
 mod sockdiag;
+mod socketlock;
 mod supervise;
 pub mod target;
 mod terminal;

@@ -1,6 +1,7 @@
 //! Files of this user's as they are: also those whose mode a restore or a
 //! `chmod -R` has changed, which must not outlive what they tell of.
 
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
@@ -16,23 +17,57 @@ pub(crate) struct Owned {
     pub(crate) modified: OffsetDateTime,
 }
 
+/// Opens a file of this directory; `None` if there is none, if it is no regular
+/// file, or somebody else's.
+pub(crate) fn open(dir: &Dir, name: &str) -> Option<File> {
+    open_as(dir, name, false)
+}
+
+/// The same for a lock that nobody else may have: NFS gives it to who may write.
+pub(crate) fn open_to_lock(dir: &Dir, name: &str) -> Option<File> {
+    open_as(dir, name, true).or_else(|| open(dir, name))
+}
+
+fn open_as(dir: &Dir, name: &str, write: bool) -> Option<File> {
+    let path = dir.path().join(name);
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    // Looked at first, as opening a device may do something.
+    std::fs::symlink_metadata(&path).ok().filter(is_ours)?;
+    let mut options = File::options();
+    options.read(true).write(write);
+    options.custom_flags(flags.bits().cast_signed());
+    let file = options.open(&path).ok()?;
+    // What was looked at may have been replaced since.
+    file.metadata().ok().filter(is_ours)?;
+    Some(file)
+}
+
+fn is_ours(meta: &Metadata) -> bool {
+    meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw()
+}
+
+/// All of a file; `None` if it cannot be read, or is larger than this.
+pub(crate) fn content(file: &File, limit: u64) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    let length = file.take(limit + 1).read_to_end(&mut content).ok()?;
+    (u64::try_from(length).ok()? <= limit).then_some(content)
+}
+
 /// Looks at a file of this directory; `None` if there is none, if it is no regular
 /// file, or somebody else's.
 pub(crate) fn look(dir: &Dir, name: &str, limit: u64) -> Option<Owned> {
     let path = dir.path().join(name);
-    let me = rustix::process::geteuid().as_raw();
-    let regular = |meta: &std::fs::Metadata| meta.is_file() && meta.uid() == me;
-    let meta = std::fs::symlink_metadata(&path).ok().filter(regular)?;
-    let modified = meta.modified().ok()?.into();
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let mut options = std::fs::File::options();
-    options.read(true).custom_flags(flags.bits().cast_signed());
-    let content = options.open(&path).ok().and_then(|file| {
-        // What was looked at may have been replaced since.
-        file.metadata().ok().filter(regular)?;
-        let mut content = Vec::new();
-        let length = file.take(limit + 1).read_to_end(&mut content).ok()?;
-        (u64::try_from(length).ok()? <= limit).then_some(content)
-    });
-    Some(Owned { content, modified })
+    let meta = std::fs::symlink_metadata(&path).ok().filter(is_ours)?;
+    Some(Owned {
+        content: open(dir, name).and_then(|file| content(&file, limit)),
+        modified: meta.modified().ok()?.into(),
+    })
+}
+
+/// Whether a file is (still) the one of this name. Asked by opening it: what a client
+/// of a file server knows of a name may be seconds old, but not what it opens.
+pub(crate) fn is_in_place(file: &File, dir: &Dir, name: &str) -> bool {
+    let number = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
+    let there = open(dir, name).and_then(|file| number(&file));
+    there.is_some() && there == number(file)
 }

@@ -19,7 +19,8 @@ use crate::publish::{Connection, PublishFile};
 use crate::ready::Check;
 use crate::sandbox::{self, Network, Outbound, Plan};
 use crate::scheduler::Job;
-use crate::sessions::{self, Registry};
+use crate::sessions::{self, Registry, Session};
+use crate::socketlock::{SocketLock, Taken};
 use crate::supervise::{Backend, OwnPort, OwnSocket, Supervisor};
 use crate::target::{self, Target};
 use crate::{processes, procnet, terminal};
@@ -119,10 +120,12 @@ pub enum Notice {
 pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static) -> Result<u8> {
     let notice = Arc::new(notice);
     let network = check(&request, &*notice)?;
-    check_free(&request)?;
+    let socket = check_free(&request, &*notice)?;
     let registry = Registry::for_user()?;
     registry.check()?;
-    check_published(&request, &registry)?;
+    if let Some(file) = &request.publish {
+        file.check(|session| known_to_run(&registry, session))?;
+    }
     if let Err(error) = registry.prune(now()) {
         notice(Notice::Degraded(format!(
             "what is left of older sessions stays: {error}"
@@ -171,18 +174,24 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     let terminal = terminal::controlling();
     let clone = |fd: &std::os::fd::OwnedFd| fd.try_clone();
     let keepers = terminal.as_ref().map(clone).transpose();
+    let keepers_socket = socket.as_ref().map(SocketLock::share).transpose();
     let plan = Plan {
         command: request.command.clone(),
         env: environment(&request, &connection),
         network,
         terminal: keepers.map_err(|e| Error::system("use the terminal", e))?,
+        held: keepers_socket.map_err(|e| Error::system("share the socket's lock", e))?,
         on_orphaned: {
             let (registry, node) = (registry.clone(), node.clone());
             let (connection, publish) = (connection.clone(), request.publish.clone());
             let target = request.target.clone();
+            let lock = socket.as_ref().map(SocketLock::leftover);
             Box::new(move || {
                 forget(&registry, &node, publish.as_ref(), &connection);
                 target.remove_stale(began..SystemTime::now());
+                if let Some(lock) = lock {
+                    lock.remove();
+                }
             })
         },
     };
@@ -216,6 +225,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
             job: Job::current(now()),
             registry,
             connection,
+            claim: Arc::default(),
             notice: teller.notice(),
         },
         network,
@@ -228,6 +238,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         unfinished: true,
         told: false,
         began,
+        socket,
     };
     drop(inside);
     let ended = runtime.block_on(supervisor.run());
@@ -420,18 +431,33 @@ fn check(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Network> {
 }
 
 /// Whether the app's place is free, where others can be in it: what is there already
-/// would be taken for the app. A socket that a killed app has left is removed.
-fn check_free(request: &RunRequest) -> Result<()> {
+/// would be taken for the app. A socket that a killed app has left is removed. What
+/// comes back keeps others off a socket.
+fn check_free(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Option<SocketLock>> {
     let target = request.target.to_string();
     match &request.target {
         Target::Unix(path) => {
             if target::listens(path) {
                 return Err(Error::Taken { target });
             }
+            let lock = match SocketLock::take(path)? {
+                Taken::Ours(lock) => Some(lock),
+                Taken::Anothers => return Err(Error::Claimed { target }),
+                Taken::NoLocks => {
+                    notice(Notice::Degraded(format!(
+                        "nothing keeps two apps off {target} that start within the same moment: that file system has no locks; a directory on the node's own disk has"
+                    )));
+                    None
+                }
+            };
+            // Another one may have begun to listen and ended since.
+            if target::listens(path) {
+                return Err(Error::Taken { target });
+            }
             // One that is as young may be about to be listened on.
             let lately = SystemTime::now() - Duration::from_secs(5);
             request.target.remove_stale(..lately);
-            Ok(())
+            Ok(lock)
         }
         Target::Tcp(address)
             if request.network == Some(NetworkName::Host) && node::is_here(address.ip()) =>
@@ -440,35 +466,19 @@ fn check_free(request: &RunRequest) -> Result<()> {
             match procnet::listener(*address) {
                 Some(uid) if uid != me => Err(Error::NotOurs { target, uid }),
                 Some(_) => Err(Error::Taken { target }),
-                None => Ok(()),
+                None => Ok(None),
             }
         }
-        Target::Tcp(_) => Ok(()),
+        Target::Tcp(_) => Ok(None),
     }
 }
 
-/// The file to publish in must be free for it, and not tell of an app that runs.
-pub(crate) fn check_published(request: &RunRequest, registry: &Registry) -> Result<()> {
-    let Some(publish) = &request.publish else {
-        return Ok(());
-    };
-    let Some(told) = publish.check()? else {
-        return Ok(());
-    };
+/// Whether a session is known to run. One of another node may have ended, and this be
+/// the same job once more.
+pub(crate) fn known_to_run(registry: &Registry, session: &str) -> bool {
     let known = registry.list(now()).unwrap_or_default();
-    // One of another node may have ended, and this be the same job once more.
-    match known
-        .iter()
-        .find(|s| s.record.session == told && sessions::runs_here(&s.record))
-    {
-        Some(_) => Err(Error::argument(
-            "file to publish in",
-            &publish.path().to_string_lossy(),
-            "it tells of another app, which runs",
-            "name another file for this one; see: ood-job sessions",
-        )),
-        None => Ok(()),
-    }
+    let runs = |s: &Session| s.record.session == session && sessions::runs_here(&s.record);
+    known.iter().any(runs)
 }
 
 /// What the app is told: where it should listen, and where the portal reaches it,

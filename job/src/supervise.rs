@@ -24,6 +24,7 @@ use crate::ports::{self, Whose};
 use crate::run::{NetworkName, Notice, RunRequest};
 use crate::sandbox::wire::Event;
 use crate::sandbox::{Control, Network};
+use crate::socketlock::SocketLock;
 use crate::target::Target;
 use crate::terminal::{self, Turn};
 use crate::{node, processes, procnet, ready};
@@ -143,6 +144,8 @@ pub(crate) struct Supervisor {
     pub(crate) told: bool,
     /// No file of the app's is older.
     pub(crate) began: SystemTime,
+    /// What keeps other apps off its socket.
+    pub(crate) socket: Option<SocketLock>,
 }
 
 /// The TLS end at work.
@@ -232,7 +235,12 @@ impl Supervisor {
         let target = self.home.request.target.clone();
         if matches!(target, Target::Unix(_)) {
             let ours = self.began..SystemTime::now();
-            let _ = timeout(FAREWELL, apart(move || target.remove_stale(ours))).await;
+            let lock = self.socket.take();
+            let tidy_up = move || {
+                target.remove_stale(ours);
+                drop(lock);
+            };
+            let _ = timeout(FAREWELL, apart(tidy_up)).await;
         }
         outcome
     }

@@ -215,6 +215,72 @@ fn an_access_log_is_no_file_that_somebody_else_has_put_there() {
 }
 
 #[test]
+fn an_access_log_may_be_behind_a_link_that_nobody_else_can_have_made() {
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+    let node = Node::new();
+    let (alice, bob) = (node.user(), node.user());
+    let scratch = node.path().join("scratch");
+    let shared = node.path().join("shared");
+    for (dir, owner, mode) in [(&scratch, &alice, 0o755), (&shared, &bob, 0o777)] {
+        std::fs::create_dir(dir).unwrap();
+        chown(dir, Some(owner.uid()), None).unwrap();
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let logs = alice.home.dir("logs");
+    let link = |place: &std::path::Path, to: &std::path::Path, owner: u32| {
+        symlink(to, place).unwrap();
+        lchown(place, Some(owner), None).unwrap();
+    };
+    let take = |path: &std::path::Path| {
+        let flags = format!("--outbound none --access-log {}", path.display());
+        let mut job = alice.job(&flags, "print('started')");
+        (job.code(), job.said())
+    };
+    let me = alice.uid();
+    // Her own, one after the other; the last leads to nothing yet.
+    link(&logs.join("a"), "b".as_ref(), me);
+    link(&logs.join("b"), &scratch.join("c"), me);
+    link(&scratch.join("c"), &scratch.join("access.log"), me);
+    let flags = format!("--outbound none --access-log {}", logs.join("a").display());
+    let mut job = alice.job(&flags, APP);
+    let port = job.ready().port;
+    assert!(get(port, &alice.home, "/", "").is_some());
+    let file = scratch.join("access.log");
+    eventually("the request is logged", PATIENCE, || {
+        let text = std::fs::read_to_string(&file).ok()?;
+        text.contains("peer=").then_some(())
+    });
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    drop(job);
+    // Made by another; made in a directory of others; by way of one; in a circle.
+    let own = alice.home.join("notes");
+    std::fs::write(&own, "alice's own\n").unwrap();
+    chown(&own, Some(me), Some(me)).unwrap();
+    link(&logs.join("bobs"), &own, bob.uid());
+    link(&shared.join("hers"), &own, me);
+    link(&shared.join("bobs"), &own, bob.uid());
+    link(&logs.join("over"), &shared.join("bobs"), me);
+    link(&logs.join("around"), "around".as_ref(), me);
+    for refused in [
+        logs.join("bobs"),
+        shared.join("hers"),
+        logs.join("over"),
+        logs.join("around"),
+    ] {
+        let (code, said) = take(&refused);
+        assert_eq!(code, 125, "{}: {said}", refused.display());
+        assert!(said.contains("error: access log "), "{said}");
+        assert!(said.contains("hint: "), "{said}");
+        assert!(!said.contains("started"), "{said}");
+    }
+    // In a directory that others may write, though it is hers.
+    std::fs::set_permissions(&logs, std::fs::Permissions::from_mode(0o770)).unwrap();
+    assert_eq!(take(&logs.join("a")).0, 125);
+    assert_eq!(std::fs::read_to_string(&own).unwrap(), "alice's own\n");
+}
+
+#[test]
 fn the_published_port_lets_in_its_owner_alone() {
     let node = Node::new();
     let (alice, mallory) = (node.user(), node.user());

@@ -6,6 +6,7 @@
 )]
 #![forbid(unsafe_code)]
 
+mod at_once;
 mod certificates;
 mod configs;
 mod doctor;

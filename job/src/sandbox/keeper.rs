@@ -40,7 +40,8 @@ pub(super) fn run(plan: Plan, control: OwnedFd, sockets: OwnedFd) -> ! {
     let keep = [&control, &sockets].map(AsRawFd::as_raw_fd);
     let keep = keep
         .into_iter()
-        .chain(plan.terminal.as_ref().map(AsRawFd::as_raw_fd));
+        .chain(plan.terminal.as_ref().map(AsRawFd::as_raw_fd))
+        .chain(plan.held.as_ref().map(AsRawFd::as_raw_fd));
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let inherited = Inherited::now();
         let signals = prepare(&keep.collect::<Vec<_>>())

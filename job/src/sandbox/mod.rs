@@ -70,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) network: Network,
     /// The terminal that controls this process, if there is one.
     pub(crate) terminal: Option<OwnedFd>,
+    /// What the keeper has open to its end, and the app has not.
+    pub(crate) held: Option<OwnedFd>,
     /// What the keeper does for a supervisor that was killed, once everything
     /// else is gone.
     pub(crate) on_orphaned: Box<dyn FnOnce()>,
@@ -106,6 +108,7 @@ pub(crate) fn try_out(network: Network, limit: Duration) -> Result<(), Failure> 
         env: Vec::new(),
         network,
         terminal: None,
+        held: None,
         on_orphaned: Box::new(|| {}),
     };
     let failed = |why: String| Failure {

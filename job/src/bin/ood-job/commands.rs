@@ -1,10 +1,7 @@
 //! One function for each command: call the library, print the outcome.
 
-use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
 
 use ca_core::cli;
 use ca_core::doctor::Verdict;
@@ -20,13 +17,11 @@ use ood_job::sandbox::Outbound;
 use ood_job::scheduler::{self, Job};
 use ood_job::sessions::{self, Holder, JobId, Record, Registry, Session};
 use ood_job::{Error, Result, config, doctor};
-use ood_relay::{Event, Format, Lines, Log, Mode};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
+use ood_relay::Mode;
 use serde_json::json;
 
 use crate::args::{self, Args, Command};
-use crate::json;
+use crate::{access_log, json};
 
 /// Runs the command and returns its exit code.
 pub(crate) fn run(args: &Args) -> Result<u8> {
@@ -102,85 +97,9 @@ fn run_app(args: &Args, options: &args::Run) -> Result<u8> {
         },
         pki,
         site,
-        log: log(options.access_log.as_deref())?,
+        log: access_log::open(options.access_log.as_deref())?,
     };
     ood_job::run::run(request, tell)
-}
-
-/// Refusals and troubles, and not each request.
-#[derive(Debug)]
-struct Troubles(Lines<std::io::Stderr>);
-
-impl Log for Troubles {
-    fn log(&self, event: &Event) {
-        let expected = matches!(
-            event,
-            Event::Request(_) | Event::Connection(_) | Event::Draining { .. }
-        );
-        if !expected {
-            self.0.log(event);
-        }
-    }
-}
-
-/// What the system calls by a path though it is no file, and nobody else can have
-/// put there.
-fn is_given(path: &Path) -> bool {
-    let numbered = |dir| path.parent() == Some(Path::new(dir));
-    let named = ["/dev/stdout", "/dev/stderr", "/dev/null"].map(Path::new);
-    named.contains(&path) || numbered("/dev/fd") || numbered("/proc/self/fd")
-}
-
-/// Opens a log to be written on. Where others may write, in `/tmp` say, one of them
-/// may have put a file there to read the owner's requests in, or a link to a file of
-/// the owner's, or a FIFO that never opens.
-fn open_log(path: &Path) -> Result<File> {
-    let mut options = File::options();
-    options.create(true).append(true).mode(0o600);
-    let given = is_given(path);
-    if !given {
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        options.custom_flags(flags.bits().cast_signed());
-    }
-    let io = |e| Error::io("write the access log", path, e);
-    let foreign = || Error::BadArgument {
-        what: "access log",
-        input: path.display().to_string(),
-        why: "it is there and no regular file of yours",
-        hint: "name a file in a directory of your own, or - for standard error",
-    };
-    let file = options.open(path).map_err(|e| {
-        match Errno::from_io_error(&e) {
-            // A link; a FIFO that nobody reads, or a socket.
-            Some(Errno::LOOP | Errno::NXIO) => foreign(),
-            _ => io(e),
-        }
-    })?;
-    let meta = file.metadata().map_err(io)?;
-    let own = meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw();
-    if given || own {
-        Ok(file)
-    } else {
-        Err(foreign())
-    }
-}
-
-fn log(file: Option<&Path>) -> Result<Arc<dyn Log>> {
-    let Some(path) = file else {
-        return Ok(Arc::new(Troubles(Lines::new(
-            std::io::stderr(),
-            Format::Text,
-        ))));
-    };
-    if path == Path::new("-") {
-        return Ok(Arc::new(Lines::new(std::io::stderr(), Format::Text)));
-    }
-    let file = open_log(path)?;
-    let format = match path.extension() {
-        Some(end) if end == "json" => Format::Json,
-        _ => Format::Text,
-    };
-    Ok(Arc::new(Lines::new(file, format)))
 }
 
 fn tell(notice: Notice) {

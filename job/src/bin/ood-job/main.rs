@@ -3,6 +3,7 @@
 //! Parses arguments, calls the library, prints. Nothing else happens here.
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod args;
 mod commands;
 mod json;

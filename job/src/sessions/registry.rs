@@ -1,207 +1,22 @@
-//! `~/.ood/sessions`: the destinations that the portal may reach where a site
-//! sets `require_registration`. One small file each, named as the PUN looks it
-//! up: `<host>:<port>`.
-//!
-//! Jobs are killed, nodes crash: a record may outlive what it names. Each holds
-//! what it takes to see that, and whoever lists records prunes what is stale. What
-//! the portal asks is only whether the file is there, so one that nobody can read
-//! any more goes too, in time.
+//! The directory of the records: entered, listed, taken away, and tidied up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fmt;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ca_core::HostName;
 use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX};
-use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
+use super::record::{
+    JobId, MAX_RECORD, Record, file_name, is_file_name, parse, read, read_whatever_mode,
+};
+use super::state::{Here, State, judge};
 use crate::error::{Error, Result};
-use crate::owned::{self, Owned};
-use crate::processes::{Seen, Stat};
-use crate::scheduler::{Job, Scheduler};
-
-/// Largest record that is read, in bytes. Ours have about 400.
-const MAX_RECORD: u16 = 16 * 1024;
+use crate::owned;
 
 /// What an interrupted writer has left, or is no record and is named like one, is
 /// removed after this time.
 const LEFTOVER: Duration = Duration::hours(1);
-
-/// The process that holds a session, named so that no other is taken for it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// The node's own name, `uname -n`.
-    pub node: String,
-    /// Changes with each start of the node.
-    pub boot_id: String,
-    /// Which processes can see its number: the inode of its process namespace.
-    pub pid_namespace: String,
-    /// Its number there.
-    pub pid: i32,
-    /// When it started, in clock ticks since the node did.
-    pub start_time: u64,
-    /// The addresses of the node's network cards: another node may have its name.
-    #[serde(default)]
-    pub cards: Vec<String>,
-}
-
-impl Holder {
-    /// This process, or another one that it can see.
-    ///
-    /// # Errors
-    /// [`Error::BadArgument`] if there is no such process, or nothing can be known
-    /// of it.
-    pub fn of(pid: i32) -> Result<Self> {
-        let unusable = |why| {
-            Error::argument(
-                "process",
-                &pid.to_string(),
-                why,
-                "give the number of the process that serves the port",
-            )
-        };
-        let stat: Stat = match Seen::of(pid) {
-            Seen::There(stat) => stat,
-            Seen::Hidden => return Err(unusable("this node hides it from you")),
-            Seen::Gone => return Err(unusable("there is none with this number here")),
-        };
-        let here = Here::look();
-        Ok(Holder {
-            node: here.node,
-            boot_id: here.boot_id,
-            pid_namespace: here.pid_namespace,
-            pid,
-            start_time: stat.start_time,
-            cards: here.cards,
-        })
-    }
-
-    /// This process.
-    ///
-    /// # Errors
-    /// As [`Holder::of`].
-    pub fn this() -> Result<Self> {
-        Self::of(rustix::process::getpid().as_raw_nonzero().get())
-    }
-}
-
-/// From where records are judged.
-#[derive(Clone, Debug)]
-struct Here {
-    node: String,
-    boot_id: String,
-    pid_namespace: String,
-    cards: Vec<String>,
-}
-
-impl Here {
-    fn look() -> Self {
-        let node = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-        let pids = std::fs::read_link("/proc/self/ns/pid");
-        Here {
-            node,
-            boot_id: boot.unwrap_or_default().trim().to_owned(),
-            pid_namespace: pids.unwrap_or_default().to_string_lossy().into_owned(),
-            cards: cards(Path::new("/sys/class/net")),
-        }
-    }
-}
-
-/// The addresses that the makers of this node's network cards gave them. No other
-/// node has them, which cannot be said of names (`localhost`) nor of the machine-id,
-/// which a cluster's image may bring; and they stay when the node is restarted.
-fn cards(class: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(class).into_iter().flatten();
-    let address = |entry: std::io::Result<std::fs::DirEntry>| {
-        let interface = entry.ok()?.path();
-        let read = |name| std::fs::read_to_string(interface.join(name)).ok();
-        // Ethernet, of a device: what software makes has none.
-        if read("type")?.trim() != "1" || !interface.join("device").exists() {
-            return None;
-        }
-        let address = read("address")?.trim().to_owned();
-        let first = u8::from_str_radix(address.get(..2)?, 16).ok()?;
-        // The second bit: chosen by whoever set it up, and perhaps everywhere the same.
-        (first & 2 == 0 && address != "00:00:00:00:00:00").then_some(address)
-    };
-    let all: BTreeSet<String> = entries.filter_map(address).collect();
-    all.into_iter().collect()
-}
-
-/// The job that a session belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobId {
-    /// Which batch system.
-    pub scheduler: Scheduler,
-    /// Its number there.
-    pub id: String,
-}
-
-impl From<&Job> for JobId {
-    fn from(job: &Job) -> Self {
-        JobId {
-            scheduler: job.scheduler,
-            id: job.id.clone(),
-        }
-    }
-}
-
-/// What one file says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// A random identifier, the same under all names of the session.
-    pub session: String,
-    /// The name under which it is published.
-    pub host: String,
-    /// The port of the TLS end.
-    pub port: u16,
-    /// The process that holds it, where one is known.
-    pub holder: Option<Holder>,
-    /// The job that it belongs to.
-    pub job: Option<JobId>,
-    /// When it was made.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created: OffsetDateTime,
-    /// When it ends by itself.
-    #[serde(with = "time::serde::rfc3339")]
-    pub expires: OffsetDateTime,
-    /// The program, without its arguments: those may hold secrets.
-    pub command: Option<String>,
-}
-
-/// Whether what a record names is still there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It may well be: nothing is known against it.
-    Live,
-    /// Its time is over.
-    Expired,
-    /// Its process has ended.
-    ProcessGone,
-    /// Its node was restarted.
-    Restarted,
-    /// The batch system knows its job no longer.
-    JobGone,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            State::Live => "live",
-            State::Expired => "expired",
-            State::ProcessGone => "process-gone",
-            State::Restarted => "node-restarted",
-            State::JobGone => "job-gone",
-        })
-    }
-}
 
 /// A session and the names it is registered under.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,15 +45,6 @@ pub struct Unregistered {
     pub names: Vec<String>,
     /// `None` if what was there is no record.
     pub session: Option<Session>,
-}
-
-/// A random identifier: 32 hexadecimal digits.
-///
-/// # Errors
-/// [`Error::System`] if the system has no randomness to give.
-pub fn new_id() -> Result<String> {
-    let bytes = crate::random::<16>()?;
-    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// The directory of a user's sessions.
@@ -474,103 +280,14 @@ impl Registry {
     }
 }
 
-/// The name of the file, which the PUN puts together from the URL: a host name
-/// or an IPv4 address, and a port.
-fn file_name(host: &str, port: u16) -> Result<String> {
-    let address = host.parse::<Ipv4Addr>().map(|a| a.to_string());
-    let name = match address {
-        Ok(address) => address,
-        Err(_) => HostName::parse(host)?.to_string(),
-    };
-    if port == 0 {
-        return Err(Error::argument(
-            "port", "0", "no program listens there", "give a port from 1 to 65535",
-        ));
-    }
-    Ok(format!("{name}:{port}"))
-}
-
-fn is_file_name(name: &str) -> bool {
-    let parts = name.rsplit_once(':');
-    let parsed = parts.and_then(|(host, port)| file_name(host, port.parse().ok()?).ok());
-    parsed.is_some_and(|parsed| parsed == name)
-}
-
-/// `None` if there is none or it is no record. Others may read it, after a restore
-/// say, but not write it.
-fn read(dir: &Dir, name: &str) -> Result<Option<Record>> {
-    let text = dir.read(name, Access::Public, MAX_RECORD.into())?;
-    Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
-}
-
-/// For what is removed by what it says: `None` if there is none or it is no record.
-fn read_whatever_mode(dir: &Dir, name: &str) -> Option<Record> {
-    owned::look(dir, name, MAX_RECORD.into()).and_then(|file| parse(&file))
-}
-
-fn parse(file: &Owned) -> Option<Record> {
-    serde_json::from_slice(file.content.as_ref()?).ok()
-}
-
-/// Whether the record's process is seen to run, on this node: what nothing is known
-/// against may have ended all the same.
-pub(crate) fn runs_here(record: &Record) -> bool {
-    let here = Here::look();
-    record.holder.as_ref().is_some_and(|holder| {
-        let comparable = holder.node == here.node
-            && holder.boot_id == here.boot_id
-            && holder.pid_namespace == here.pid_namespace;
-        let same = |stat: &Stat| stat.start_time == holder.start_time && !stat.is_zombie;
-        comparable && matches!(Seen::of(holder.pid), Seen::There(stat) if same(&stat))
-    })
-}
-
-fn judge(record: &Record, here: &Here, now: OffsetDateTime) -> State {
-    if let Some(holder) = record.holder.as_ref().filter(|h| h.node == here.node) {
-        if holder.boot_id != here.boot_id {
-            // Restarted, or another node of this name, where it may be at work.
-            if !here.cards.is_empty() && holder.cards == here.cards {
-                return State::Restarted;
-            }
-        } else if holder.pid_namespace == here.pid_namespace {
-            // A process of another namespace, such as a container, has a number
-            // that means nothing here.
-            let same = |stat: &Stat| stat.start_time == holder.start_time && !stat.is_zombie;
-            match Seen::of(holder.pid) {
-                Seen::There(stat) if same(&stat) => return State::Live,
-                Seen::There(_) | Seen::Gone => return State::ProcessGone,
-                // It holds a key, so nobody can look into it, and this node shows
-                // nobody what they cannot look into.
-                Seen::Hidden => {}
-            }
-        }
-    }
-    if record.expires <= now {
-        State::Expired
-    } else {
-        State::Live
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
     use super::*;
-
-    const NOW: OffsetDateTime = time::macros::datetime!(2026-11-25 12:00 UTC);
-
-    fn record(session: &str) -> Record {
-        Record {
-            session: session.into(),
-            host: "n1.cluster.example".into(),
-            port: 4000,
-            holder: Some(Holder::this().unwrap()),
-            job: None,
-            created: NOW,
-            expires: NOW + Duration::hours(1),
-            command: Some("jupyter".into()),
-        }
-    }
+    use crate::sessions::samples::{NOW, record};
 
     fn registry() -> (tempfile::TempDir, Registry) {
         let home = tempfile::tempdir().unwrap();
@@ -680,86 +397,6 @@ mod tests {
             [("expired", State::Expired), ("gone", State::ProcessGone)]
         );
         assert_eq!(registry.list(NOW).unwrap().len(), 3);
-    }
-
-    #[test]
-    fn a_node_of_the_same_name_is_not_taken_for_this_one_restarted() {
-        let here = Here {
-            cards: vec!["00:25:90:00:00:01".into(), "00:25:90:00:00:02".into()],
-            ..Here::look()
-        };
-        let judged = |boot: &str, cards: &[&str], at| {
-            let mut record = record("a");
-            let holder = record.holder.as_mut().unwrap();
-            holder.boot_id = boot.into();
-            holder.cards = cards.iter().map(ToString::to_string).collect();
-            judge(&record, &here, at)
-        };
-        let ours: Vec<&str> = here.cards.iter().map(String::as_str).collect();
-        assert_eq!(judged("before", &ours, NOW), State::Restarted);
-        let others: [&[&str]; 3] = [&[], &ours[..1], &["00:25:90:00:00:09"]];
-        for cards in others {
-            assert_eq!(judged("another", cards, NOW), State::Live, "{cards:?}");
-            let later = NOW + Duration::hours(2);
-            assert_eq!(judged("another", cards, later), State::Expired);
-        }
-        // Where nothing tells this node from others, nothing says that it is the one.
-        let nameless = Here {
-            cards: Vec::new(),
-            ..here.clone()
-        };
-        let mut before = record("a");
-        let holder = before.holder.as_mut().unwrap();
-        (holder.boot_id, holder.cards) = ("before".into(), Vec::new());
-        assert_eq!(judge(&before, &nameless, NOW), State::Live);
-        // A record from before there were any.
-        let mut value = serde_json::to_value(&before).unwrap();
-        value["holder"].as_object_mut().unwrap().remove("cards");
-        assert_eq!(serde_json::from_value::<Record>(value).unwrap(), before);
-    }
-
-    #[test]
-    fn only_what_is_seen_to_run_is_said_to() {
-        let running = record("a");
-        assert!(runs_here(&running));
-        for change in [
-            |holder: &mut Holder| holder.node = "n2".into(),
-            |holder: &mut Holder| holder.boot_id = "before".into(),
-            |holder: &mut Holder| holder.pid_namespace = "another".into(),
-            |holder: &mut Holder| holder.start_time += 1,
-        ] {
-            let mut other = running.clone();
-            change(other.holder.as_mut().unwrap());
-            assert!(!runs_here(&other), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn only_addresses_that_a_maker_gave_name_the_node() {
-        let class = tempfile::tempdir().unwrap();
-        for (name, kind, address, device) in [
-            ("eth1", "1", "ac:1f:6b:00:00:02", true),
-            ("eth0", "1", "ac:1f:6b:00:00:01", true),
-            ("lo", "772", "00:00:00:00:00:00", false),
-            ("ib0", "32", "80:00:02:08", true),
-            ("docker0", "1", "02:42:ac:11:00:02", false),
-            ("bond0", "1", "ac:1f:6b:00:00:01", false),
-            ("usb0", "1", "be:3a:f2:b6:05:9f", true),
-            ("down", "1", "00:00:00:00:00:00", true),
-        ] {
-            let interface = class.path().join(name);
-            std::fs::create_dir(&interface).unwrap();
-            std::fs::write(interface.join("type"), format!("{kind}\n")).unwrap();
-            std::fs::write(interface.join("address"), format!("{address}\n")).unwrap();
-            if device {
-                std::fs::create_dir(interface.join("device")).unwrap();
-            }
-        }
-        assert_eq!(
-            cards(class.path()),
-            ["ac:1f:6b:00:00:01", "ac:1f:6b:00:00:02"]
-        );
-        assert_eq!(cards(&class.path().join("none")), [""; 0]);
     }
 
     #[test]
