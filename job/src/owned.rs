@@ -2,7 +2,7 @@
 //! `chmod -R` has changed, which must not outlive what they tell of.
 
 use std::fs::{File, Metadata};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use ca_core::store::Dir;
@@ -20,26 +20,38 @@ pub(crate) struct Owned {
 /// Opens a file of this directory; `None` if there is none, if it is no regular
 /// file, or somebody else's.
 pub(crate) fn open(dir: &Dir, name: &str) -> Option<File> {
-    open_as(dir, name, false)
+    open_as(dir, name, false).ok()
 }
 
 /// The same for a lock that nobody else may have: NFS gives it to who may write.
 pub(crate) fn open_to_lock(dir: &Dir, name: &str) -> Option<File> {
-    open_as(dir, name, true).or_else(|| open(dir, name))
+    open_as(dir, name, true).ok().or_else(|| open(dir, name))
 }
 
-fn open_as(dir: &Dir, name: &str, write: bool) -> Option<File> {
+fn open_as(dir: &Dir, name: &str, write: bool) -> io::Result<File> {
     let path = dir.path().join(name);
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    // Looked at first, as opening a device may do something.
-    std::fs::symlink_metadata(&path).ok().filter(is_ours)?;
-    let mut options = File::options();
-    options.read(true).write(write);
-    options.custom_flags(flags.bits().cast_signed());
-    let file = options.open(&path).ok()?;
-    // What was looked at may have been replaced since.
-    file.metadata().ok().filter(is_ours)?;
-    Some(file)
+    let not_ours = || io::Error::from(io::ErrorKind::InvalidInput);
+    let open = || {
+        // Looked at first, as opening a device may do something.
+        let found = std::fs::symlink_metadata(&path)?;
+        Some(found).filter(is_ours).ok_or_else(not_ours)?;
+        let mut options = File::options();
+        options.read(true).write(write);
+        options.custom_flags(flags.bits().cast_signed());
+        let file = options.open(&path)?;
+        // What was looked at may have been replaced since.
+        let opened = file.metadata()?;
+        Some(opened).filter(is_ours).ok_or_else(not_ours)?;
+        Ok(file)
+    };
+    // Another host that replaces it just now makes it stale once; twice is chance.
+    let stale = |e: &io::Error| e.kind() == io::ErrorKind::StaleNetworkFileHandle;
+    let again = |result: io::Result<File>| match result {
+        Err(e) if stale(&e) => open(),
+        result => result,
+    };
+    again(again(open()))
 }
 
 fn is_ours(meta: &Metadata) -> bool {
@@ -48,18 +60,30 @@ fn is_ours(meta: &Metadata) -> bool {
 
 /// All of a file; `None` if it cannot be read, or is larger than this.
 pub(crate) fn content(file: &File, limit: u64) -> Option<Vec<u8>> {
+    read(file, limit).ok()?
+}
+
+/// The same; `None` if it is larger.
+fn read(file: &File, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let mut content = Vec::new();
-    let length = file.take(limit + 1).read_to_end(&mut content).ok()?;
-    (u64::try_from(length).ok()? <= limit).then_some(content)
+    let length = file.take(limit + 1).read_to_end(&mut content)?;
+    let fits = u64::try_from(length).is_ok_and(|length| length <= limit);
+    Ok(fits.then_some(content))
 }
 
 /// Looks at a file of this directory; `None` if there is none, if it is no regular
-/// file, or somebody else's.
+/// file, or somebody else's, or if nothing can be said of it while a disk or a file
+/// server fails.
 pub(crate) fn look(dir: &Dir, name: &str, limit: u64) -> Option<Owned> {
     let path = dir.path().join(name);
     let meta = std::fs::symlink_metadata(&path).ok().filter(is_ours)?;
+    let content = match open_as(dir, name, false).and_then(|file| read(&file, limit)) {
+        Ok(content) => content,
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(_) => return None,
+    };
     Some(Owned {
-        content: open(dir, name).and_then(|file| content(&file, limit)),
+        content,
         modified: meta.modified().ok()?.into(),
     })
 }

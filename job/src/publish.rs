@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX};
+use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX, retry_stale};
 
 use crate::error::{Error, Result};
 use crate::owned;
@@ -82,6 +82,10 @@ impl PublishFile {
         self.dir.join(&self.name)
     }
 
+    fn open_dir(&self) -> Result<Dir> {
+        Ok(retry_stale(|| Dir::open(&self.dir))?)
+    }
+
     /// Whether it could be written, and is free for it: before an app is started for
     /// nothing. `runs` says of a session whether it is known to run.
     ///
@@ -90,12 +94,14 @@ impl PublishFile {
     /// [`Error::BadArgument`] if a file is there that tells of no session, and that
     /// somebody may still want, or of one that runs.
     pub fn check(&self, runs: impl Fn(&str) -> bool) -> Result<()> {
-        let dir = Dir::open(&self.dir)?;
+        let dir = self.open_dir()?;
         self.wait_for(&dir, File::try_lock_shared, &runs)?;
         let trial = temporary_name()?;
-        dir.replace(&trial, b"", Access::Private, Durability::Relaxed)?;
-        dir.remove(&trial)?;
-        Ok(())
+        let tried = retry_stale(|| {
+            dir.replace(&trial, b"", Access::Private, Durability::Relaxed)?;
+            dir.remove(&trial)
+        });
+        Ok(tried.map(drop)?)
     }
 
     /// Writes it in one step, for its owner alone, and holds it from then on: of
@@ -110,10 +116,10 @@ impl PublishFile {
         } else {
             yaml(connection)
         };
-        let dir = Dir::open(&self.dir)?;
+        let dir = self.open_dir()?;
         let trial = temporary_name()?;
         let text = text.as_bytes();
-        dir.replace(&trial, text, Access::Private, Durability::Relaxed)?;
+        retry_stale(|| dir.replace(&trial, text, Access::Private, Durability::Relaxed))?;
         let claimed = self.put_in_place(&dir, &trial, &connection.session, &runs);
         let _ = dir.remove(&trial);
         claimed
@@ -155,6 +161,7 @@ impl PublishFile {
                     let new = owned::open(dir, new);
                     return Ok(new.is_some_and(|new| owned::is_in_place(&new, dir, &self.name)));
                 }
+                Err(e) if e.kind() == ErrorKind::StaleNetworkFileHandle => return Ok(false),
                 // Not every file system has links.
                 Err(_) => {}
             }
@@ -265,7 +272,7 @@ impl PublishFile {
     /// # Errors
     /// [`Error::Core`].
     pub fn remove(&self, session: &str) -> Result<()> {
-        let dir = Dir::open(&self.dir)?;
+        let dir = self.open_dir()?;
         for _ in 0..LOOKS {
             let file = owned::open_to_lock(&dir, &self.name);
             let ours = |file: &File| self.told_in(file).as_deref() == Some(session);
@@ -276,7 +283,7 @@ impl PublishFile {
             match locked(file.try_lock()) {
                 Some(true) if !owned::is_in_place(&file, &dir, &self.name) => {}
                 Some(true) | None => {
-                    dir.remove(&self.name)?;
+                    retry_stale(|| dir.remove(&self.name))?;
                     break;
                 }
                 Some(false) => sleep(PAUSE),

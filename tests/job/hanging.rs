@@ -124,6 +124,78 @@ fn it_can_be_ended_while_a_certificate_is_waited_for() {
 }
 
 #[test]
+fn stale_handles_in_the_home_are_tried_again() {
+    let node = Node::new();
+    let (_backing, mount) = mount();
+    let alice = user(&node, &mount);
+    let commands: [&[&str]; 3] = [
+        &["register", "40123"],
+        &["sessions", "--json"],
+        &["unregister", "10.77.0.1:40123"],
+    ];
+    let mut met = 0;
+    for (op, name) in [
+        (Op::Lookup, ".ood"),
+        (Op::Lookup, "sessions"),
+        (Op::Lookup, ":40123"),
+        (Op::Open, "sessions"),
+        (Op::Open, ":40123"),
+        (Op::ReadDir, "sessions"),
+        (Op::Create, ""),
+        (Op::Rename, ""),
+        (Op::Unlink, ":40123"),
+    ] {
+        for line in commands {
+            // The kernel tries once itself: twice as ood-job sees it.
+            mount.fail(op, name, Errno::ESTALE, 4);
+            let outcome = alice.ood_job(line.iter().copied()).output();
+            assert_eq!(outcome.code(), Some(0), "{op:?} of {name}: {outcome}");
+            assert_eq!(outcome.stderr, "", "{op:?} of {name}");
+            mount.heal();
+            met += mount.faults_served();
+            let registered = session_files(&alice.home);
+            let expected = line[0] != "unregister";
+            assert_eq!(
+                registered.is_empty(),
+                !expected,
+                "{op:?} of {name}: {line:?}"
+            );
+        }
+    }
+    assert!(met >= 40, "only {met} faults were met");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_just_now_is_not_pruned() {
+    let node = Node::new();
+    let (_backing, mount) = mount();
+    let alice = user(&node, &mount);
+    let register = ["register", "40123", "--pid", "1"];
+    alice.ood_job(register).output().assert_ok();
+    let files = session_files(&alice.home);
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(3 * 3600);
+    for file in &files {
+        let path = alice.home.join(".ood/sessions").join(file);
+        let opened = fs::File::options().write(true).open(path).unwrap();
+        opened.set_modified(long_ago).unwrap();
+    }
+    for (op, errno) in [
+        (Op::Open, Errno::EIO),
+        (Op::Open, Errno::ESTALE),
+        (Op::Read, Errno::EIO),
+        (Op::Lookup, Errno::ESTALE),
+    ] {
+        mount.fail(op, ":40123", errno, FOREVER);
+        alice.ood_job(["sessions"]).output();
+        mount.heal();
+        assert!(mount.faults_served() > 0, "{op:?}");
+        assert_eq!(session_files(&alice.home), files, "{op:?} {errno:?}");
+    }
+    let listed = alice.ood_job(["sessions", "--json"]).output().json();
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 1, "{listed}");
+}
+
+#[test]
 fn without_room_for_its_registration_an_app_runs_unless_the_site_requires_it() {
     let node = Node::new();
     let (_backing, mount) = mount();

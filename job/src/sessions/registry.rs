@@ -1,10 +1,10 @@
 //! The directory of the records: entered, listed, taken away, and tidied up.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX};
+use ca_core::store::{Access, Dir, Durability, TEMPORARY_PREFIX, retry_stale};
 use time::{Duration, OffsetDateTime};
 
 use super::record::{
@@ -75,21 +75,33 @@ impl Registry {
     /// # Errors
     /// [`Error::Core`] if others may write to it, or it is no directory of ours.
     pub fn check(&self) -> Result<()> {
-        self.open().map(drop)
+        Ok(retry_stale(|| self.open()).map(drop)?)
     }
 
-    fn create(&self) -> Result<Dir> {
+    fn create(&self) -> ca_core::Result<Dir> {
         let home = Dir::open(&self.home)?;
         let dot_ood = home.create_own(OsStr::new(".ood"), Durability::Synced)?;
-        Ok(dot_ood.create_own(OsStr::new("sessions"), Durability::Relaxed)?)
+        dot_ood.create_own(OsStr::new("sessions"), Durability::Relaxed)
     }
 
-    fn open(&self) -> Result<Option<Dir>> {
+    fn open(&self) -> ca_core::Result<Option<Dir>> {
         let home = Dir::open(&self.home)?;
         let Some(dot_ood) = home.open_own(OsStr::new(".ood"))? else {
             return Ok(None);
         };
-        Ok(dot_ood.open_own(OsStr::new("sessions"))?)
+        dot_ood.open_own(OsStr::new("sessions"))
+    }
+
+    /// The directory and the names in it, if it is there.
+    fn names(&self) -> Result<Option<(Dir, Vec<OsString>)>> {
+        let listed = retry_stale(|| {
+            let Some(dir) = self.open()? else {
+                return Ok(None);
+            };
+            let names = dir.names()?;
+            Ok(Some((dir, names)))
+        });
+        Ok(listed?)
     }
 
     /// Enters a session under these names of its host.
@@ -102,12 +114,14 @@ impl Registry {
             .map(|host| file_name(host, record.port))
             .collect::<Result<_>>()?;
         let text = serde_json::to_vec(record).map_err(|e| Error::system("write a record", e))?;
-        let dir = self.create()?;
-        for name in names {
-            // A session that is lost with its node needs no record either.
-            dir.replace(&name, &text, Access::Private, Durability::Relaxed)?;
-        }
-        Ok(())
+        // A session that is lost with its node needs no record either.
+        let (access, durability) = (Access::Private, Durability::Relaxed);
+        let entered = retry_stale(|| {
+            let dir = self.create()?;
+            let mut names = names.iter();
+            names.try_for_each(|name| dir.replace(name, &text, access, durability))
+        });
+        Ok(entered?)
     }
 
     /// Takes a session away under these names, whatever mode its files have by
@@ -116,18 +130,26 @@ impl Registry {
     /// # Errors
     /// [`Error::Core`].
     pub fn remove(&self, session: &str, hosts: &[String], port: u16) -> Result<usize> {
-        let Some(dir) = self.open()? else {
-            return Ok(0);
-        };
+        let names = hosts.iter().map(|host| file_name(host, port));
+        self.remove_names(session, &names.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Looks at each file right before it is removed: a new app may have got the
+    /// port, and the name with it.
+    fn remove_names(&self, session: &str, names: &[String]) -> Result<usize> {
         let mut removed = 0;
-        for host in hosts {
-            let name = file_name(host, port)?;
-            if read_whatever_mode(&dir, &name).is_some_and(|record| record.session == session)
-                && dir.remove(&name)?
-            {
-                removed += 1;
+        retry_stale(|| {
+            let Some(dir) = self.open()? else {
+                return Ok(());
+            };
+            for name in names {
+                let record = read_whatever_mode(&dir, name);
+                if record.is_some_and(|record| record.session == session) && dir.remove(name)? {
+                    removed += 1;
+                }
             }
-        }
+            Ok(())
+        })?;
         Ok(removed)
     }
 
@@ -141,15 +163,18 @@ impl Registry {
         let wanted = file_name(host, port)?;
         let all = self.list(OffsetDateTime::now_utc())?;
         if let Some(session) = all.into_iter().find(|s| s.names.contains(&wanted)) {
-            self.drop_names(&session)?;
+            self.remove_names(&session.record.session, &session.names)?;
             return Ok(Unregistered {
                 names: session.names.clone(),
                 session: Some(session),
             });
         }
-        let dir = self.open()?;
-        let there = dir.filter(|dir| owned::look(dir, &wanted, 0).is_some());
-        match there.map(|dir| dir.remove(&wanted)).transpose()? {
+        let removed = retry_stale(|| {
+            let dir = self.open()?;
+            let there = dir.filter(|dir| owned::look(dir, &wanted, 0).is_some());
+            there.map(|dir| dir.remove(&wanted)).transpose()
+        });
+        match removed? {
             Some(true) => Ok(Unregistered {
                 names: vec![wanted],
                 session: None,
@@ -161,33 +186,18 @@ impl Registry {
         }
     }
 
-    /// Looks again at each file first: since it was listed, a new job may have
-    /// got the port, and the name with it.
-    fn drop_names(&self, session: &Session) -> Result<()> {
-        let Some(dir) = self.open()? else {
-            return Ok(());
-        };
-        for name in &session.names {
-            let record = read_whatever_mode(&dir, name);
-            if record.is_some_and(|r| r.session == session.record.session) {
-                dir.remove(name)?;
-            }
-        }
-        Ok(())
-    }
-
     /// All sessions, oldest first, stale ones too. What is no record of ours is
     /// passed over.
     ///
     /// # Errors
     /// [`Error::Core`].
     pub fn list(&self, now: OffsetDateTime) -> Result<Vec<Session>> {
-        let Some(dir) = self.open()? else {
+        let Some((dir, names)) = self.names()? else {
             return Ok(Vec::new());
         };
         let here = Here::look();
         let mut sessions: BTreeMap<String, Session> = BTreeMap::new();
-        for name in dir.names()? {
+        for name in names {
             let Some(name) = name.to_str().filter(|n| is_file_name(n)) else {
                 continue;
             };
@@ -239,7 +249,7 @@ impl Registry {
         }
         stale.retain(|session| session.state != State::Live);
         for session in &stale {
-            self.drop_names(session)?;
+            self.remove_names(&session.record.session, &session.names)?;
         }
         Ok(Pruned {
             sessions: stale,
@@ -249,12 +259,12 @@ impl Registry {
 
     /// What is no regular file is somebody's work and not ours to remove.
     fn remove_leftovers(&self, now: OffsetDateTime) -> Result<Vec<String>> {
-        let Some(dir) = self.open()? else {
+        let Some((dir, names)) = self.names()? else {
             return Ok(Vec::new());
         };
         let here = Here::look();
         let mut unreadable = Vec::new();
-        for name in dir.names()? {
+        for name in names {
             let Some(name) = name.to_str() else {
                 continue;
             };
@@ -343,7 +353,10 @@ mod tests {
         registry.register(&record("a"), &hosts()).unwrap();
         let listed = registry.list(NOW).unwrap();
         registry.register(&record("b"), &["n1".into()]).unwrap();
-        registry.drop_names(&listed[0]).unwrap();
+        let stale = &listed[0];
+        registry
+            .remove_names(&stale.record.session, &stale.names)
+            .unwrap();
         let left = registry.list(NOW).unwrap();
         assert_eq!((left.len(), &*left[0].record.session), (1, "b"));
     }

@@ -1,7 +1,6 @@
 //! One function for each command: call the library, print the outcome.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
 
 use ca_core::cli;
 use ca_core::doctor::Verdict;
