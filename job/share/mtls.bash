@@ -173,23 +173,20 @@ mtls_arguments() {
 # `start_mtls … &` ends the shell above that one, and waits for no other: so it hands the
 # signal on, and ends last.
 mtls_apart() {
-    local part='' told='' code=0 traps
+    local part='' told='' code=0 traps name
     if [ "$BASHPID" = "$$" ]; then
         ("$@")
         return
     fi
     traps=$(trap -p TERM INT HUP)
-    trap 'told=TERM; mtls_tell "$part"' TERM
-    trap 'told=INT; mtls_tell "$part"' INT
-    trap 'told=HUP; mtls_tell "$part"' HUP
+    for name in TERM INT HUP; do
+        # shellcheck disable=SC2064 # this one's name
+        trap "told=$name;"' mtls_tell "$part"' "$name"
+    done
     "$@" <&0 &
     part=$!
     [ -z "$told" ] || mtls_tell "$part"
-    # A signal ends `wait`, not what is waited for.
-    while kill -0 "$part" 2>/dev/null; do
-        wait "$part" || true
-    done
-    wait "$part" || code=$?
+    mtls_wait "$part" || code=$?
     trap - TERM INT HUP
     eval "$traps"
     case "$told $traps" in
@@ -205,6 +202,15 @@ mtls_apart() {
 # mtls_tell PID: that it shall end, if it has begun.
 mtls_tell() {
     [ -z "$1" ] || kill -TERM "$1" 2>/dev/null || true
+}
+
+# mtls_wait PID: for the end of a child; its exit code. A signal ends `wait`, not what
+# is waited for.
+mtls_wait() {
+    while kill -0 "$1" 2>/dev/null; do
+        wait "$1" || true
+    done
+    wait "$1"
 }
 
 # mtls_listeners PORT: how many sockets of this node listen on it. Two programs
@@ -342,6 +348,16 @@ mtls_pause() {
     read -r -t "$1" -u "$2" _ || true
 }
 
+# mtls_linger SECONDS FD COMMAND…: as long as COMMAND succeeds, and about SECONDS at most.
+mtls_linger() {
+    local limit=$1 fd=$2
+    shift 2
+    SECONDS=0
+    while "$@" 2>/dev/null && [ "$SECONDS" -le "$limit" ]; do
+        mtls_pause 0.02 "$fd"
+    done
+}
+
 # mtls_inside DIR INNER CADDY GO STATUS TIMEOUT GRACE CMD…: process 1 of the
 # namespaces; when it ends, the kernel ends the rest. GO and STATUS are file
 # descriptors, standard input is CMD's.
@@ -360,10 +376,7 @@ mtls_inside() {
         trap '' TERM
         # In here, -1 is what was started in here.
         kill -TERM -1 2>/dev/null
-        SECONDS=0
-        while kill -0 "$app" 2>/dev/null && [ "$SECONDS" -lt "$grace" ]; do
-            mtls_pause 0.05 "$go"
-        done
+        mtls_linger $((grace - 1)) "$go" kill -0 "$app"
         exit 143
     }
     trap mtls_stop TERM
@@ -435,10 +448,7 @@ mtls_watch() {
         [ "$over" = yes ] || mtls_pause 0.3 "$never"
     done
     ! mtls_alive "$main" "$birth" || kill -TERM "$main" 2>/dev/null
-    SECONDS=0
-    while mtls_alive "$main" "$birth" && [ "$SECONDS" -le $((grace + 1)) ]; do
-        mtls_pause 0.05 "$never"
-    done
+    mtls_linger $((grace + 1)) "$never" mtls_alive "$main" "$birth"
     ! mtls_alive "$main" "$birth" || kill -KILL "$main" 2>/dev/null
     # A Caddy with capabilities of its own does not end with whoever started it.
     if read -r server server_birth 2>/dev/null <"$dir/server" && mtls_alive "$server" "$server_birth"; then
@@ -549,60 +559,76 @@ start_mtls_caddy() {
     mtls_apart mtls_by_caddy start_mtls_caddy "$@"
 }
 
-# mtls_by_caddy NAME OUTER INNER CMD…: ends the shell that it is in.
-mtls_by_caddy() {
+# mtls_begin NAME OUTER INNER CMD…: what they and the settings say, for the shell that
+# does the work; ends it if they make no sense.
+mtls_begin() {
     # No trace: the key would be in it. No export of what is set, no file names for *.
     { set +aeuvx; } 2>/dev/null
     set -f
-    unset -v key
     IFS=$' \t\n'
     umask 077
     mtls_arguments "$@" || exit
-    outer=$2 inner=$3
-    shift 3
-    caddy=${MTLS_CADDY:-caddy} ood_ca=${MTLS_OOD_CA:-ood-ca} outbound=${MTLS_OUTBOUND:-auto}
+    outer=$2 inner=$3 outbound=${MTLS_OUTBOUND:-auto}
     timeout=${MTLS_READY_TIMEOUT:-300} grace=${MTLS_GRACE:-5}
     mtls_settings "$timeout" "$grace" || exit 2
-    unset -v MTLS_HEADER_COUNT
+}
+
+# mtls_move_in FUNCTION: a directory for what this shell starts. However the shell ends,
+# FUNCTION ends what it has started, and then the directory goes.
+mtls_move_in() {
+    ending=$1 dir='' watch=''
+    trap mtls_move_out EXIT
+    trap 'exit 143' TERM
+    trap 'exit 130' INT
+    trap 'exit 129' HUP
+    # A pipe without a name, silent for ever.
+    exec {never}<> <(:)
+    dir=$(mtls_private_directory) || exit 1
+    mtls_guard "$dir" "$grace"
+}
+
+mtls_move_out() {
+    local code=$?
+    trap '' TERM INT HUP
+    trap - EXIT
+    "$ending"
+    [ -z "$dir" ] || rm -rf -- "$dir"
+    [ -z "$watch" ] || { kill -KILL "$watch" && wait "$watch"; } 2>/dev/null
+    exit "$code"
+}
+
+# mtls_serves PID: that this process is to go with the directory, whoever has started it.
+mtls_serves() {
+    printf '%s %s\n' "$1" "$(mtls_birth "$1")" >"$dir/server"
+}
+
+# mtls_until_ready FUNCTION PID…: until FUNCTION says that the app can be reached, which
+# is passed on; fails when one of the processes has ended.
+mtls_until_ready() {
+    local ready=$1 process
+    shift
+    until "$ready"; do
+        for process; do
+            kill -0 "$process" 2>/dev/null || return 1
+        done
+        mtls_pause 0.02 "$never"
+    done
+    [ -z "${MTLS_READY_FD-}" ] || printf 'ready\n' >&"$MTLS_READY_FD"
+}
+
+# mtls_by_caddy NAME OUTER INNER CMD…: ends the shell that it is in.
+mtls_by_caddy() {
+    mtls_begin "$@"
+    shift 3
+    unset -v key MTLS_HEADER_COUNT
+    caddy=${MTLS_CADDY:-caddy} ood_ca=${MTLS_OOD_CA:-ood-ca}
     mtls_requirements "$caddy" "$ood_ca" "$outbound" || exit 1
     taken="port $outer of this node is taken"
     mtls_check_free "$outer" || exit 1
 
-    dir='' watch='' server='' space='' network='' init=''
-    finish() {
-        local code=$? process
-        trap '' TERM INT HUP
-        trap - EXIT
-        if [ -n "$space" ] && kill -0 "$space" 2>/dev/null; then
-            [ -z "$init" ] || kill -TERM "$init" 2>/dev/null
-            SECONDS=0
-            while [ -n "$init" ] && kill -0 "$space" 2>/dev/null && [ "$SECONDS" -le "$grace" ]; do
-                mtls_pause 0.02 "$never"
-            done
-        fi
-        # The namespaces end with `unshare`.
-        for process in $space $network $server; do
-            kill -KILL "$process" 2>/dev/null
-            wait "$process" 2>/dev/null
-        done
-        # … and a little later, if it had to be killed.
-        SECONDS=0
-        while [ -n "$init" ] && mtls_alive "$init" "$init_birth" && [ "$SECONDS" -le 5 ]; do
-            mtls_pause 0.02 "$never"
-        done
-        mtls_dismiss "$dir" "$watch"
-        exit "$code"
-    }
-    trap finish EXIT
-    trap 'exit 143' TERM
-    trap 'exit 130' INT
-    trap 'exit 129' HUP
-
-    # Pipes without a name: `never` is silent for ever, by the others the two
-    # sides wait for each other.
-    exec {never}<> <(:)
-    dir=$(mtls_private_directory) || exit 1
-    mtls_guard "$dir" "$grace"
+    server='' space='' network='' init=''
+    mtls_move_in mtls_end_caddy
+    # Pipes without a name, by which the two sides wait for each other.
     exec {go}<> <(:) {status}<> <(:) {up}<> <(:)
 
     mtls_leaf "$ood_ca" "$dir" || exit 1
@@ -619,7 +645,7 @@ mtls_by_caddy() {
     ) <&"$config" {config}<&- {never}>&- {go}>&- {status}>&- {up}>&- &
     server=$!
     exec {config}<&-
-    printf '%s %s\n' "$server" "$(mtls_birth "$server")" >"$dir/server"
+    mtls_serves "$server"
 
     [ "$outbound" = none ] || mtls_nameserver "$dir"
     setpriv --pdeathsig KILL -- \
@@ -628,71 +654,16 @@ mtls_by_caddy() {
         <&0 {never}>&- {up}>&- &
     space=$!
 
-    ready=no
-    while [ "$ready" = no ]; do
-        if ! kill -0 "$server" 2>/dev/null; then
-            mtls_error "Caddy has ended, or $taken" "what it said is above; choose another port if that is the reason"
-            exit 1
-        fi
-        if ! kill -0 "$space" 2>/dev/null; then
-            break
-        fi
-        # `read` with a time limit would lose what it has read when the time is up.
-        if ! read -t 0 -u "$status"; then
-            mtls_pause 0.02 "$never"
-            continue
-        fi
-        read -r -u "$status" word value
-        case $word in
-            pid)
-                init=$value
-                init_birth=$(mtls_birth "$init")
-                if [ "$outbound" != none ]; then
-                    setpriv --pdeathsig KILL -- \
-                        slirp4netns --configure --mtu=65520 --disable-host-loopback --ready-fd="$up" \
-                        "$init" tap0 </dev/null >"$dir/slirp4netns.log" 2>&1 {never}>&- {go}>&- {status}>&- &
-                    network=$!
-                    until read -t 0 -u "$up"; do
-                        if ! kill -0 "$network" 2>/dev/null; then
-                            cat "$dir/slirp4netns.log" >&2
-                            mtls_error "slirp4netns has ended" \
-                                "set MTLS_OUTBOUND=none for an app that connects to nothing"
-                            exit 1
-                        fi
-                        mtls_pause 0.02 "$never"
-                    done
-                fi
-                printf 'go\n' >&"$go"
-                ;;
-            ready)
-                # Caddy listens long before most apps do.
-                until mtls_connects "$outer"; do
-                    kill -0 "$server" 2>/dev/null || break
-                    mtls_pause 0.02 "$never"
-                done
-                if [ "$(mtls_listeners "$outer")" != 1 ]; then
-                    mtls_error "$taken: another program of yours has opened it at the same time" \
-                        "choose another, with mtls_free_port for example"
-                    exit 1
-                fi
-                kill -0 "$server" 2>/dev/null || continue
-                ready=yes
-                printf 'mtls: ready at port %s\n' "$outer" >&2
-                [ -z "${MTLS_READY_FD-}" ] || printf 'ready\n' >&"$MTLS_READY_FD"
-                ;;
-        esac
-    done
-
+    if ! mtls_until_ready mtls_caddy_is_ready "$server" "$space" && ! kill -0 "$server" 2>/dev/null; then
+        mtls_error "Caddy has ended, or $taken" "what it said is above; choose another port if that is the reason"
+        exit 1
+    fi
     while kill -0 "$space" 2>/dev/null; do
         if ! kill -0 "$server" 2>/dev/null; then
             mtls_error "Caddy has ended" "what it said is above"
             exit 1
         fi
-        if [ -n "$network" ] && ! kill -0 "$network" 2>/dev/null; then
-            cat "$dir/slirp4netns.log" >&2
-            mtls_error "slirp4netns has ended" "what it said is above"
-            exit 1
-        fi
+        [ -z "$network" ] || mtls_slirp_runs "what it said is above" || exit 1
         # shellcheck disable=SC2086 # one word or none
         wait -n "$space" "$server" $network
     done
@@ -703,6 +674,74 @@ mtls_by_caddy() {
             "see user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns (sysctl)"
     fi
     exit "$code"
+}
+
+# What mtls_by_caddy does when something has been said from inside. Caddy listens long
+# before most apps do.
+mtls_caddy_is_ready() {
+    local word value
+    # `read` with a time limit would lose what it has read when the time is up.
+    read -t 0 -u "$status" || return 1
+    read -r -u "$status" word value
+    case $word in
+        pid)
+            init=$value
+            init_birth=$(mtls_birth "$init")
+            [ "$outbound" = none ] || mtls_lead_out || exit 1
+            printf 'go\n' >&"$go"
+            return 1
+            ;;
+        ready)
+            until mtls_connects "$outer"; do
+                kill -0 "$server" 2>/dev/null || return 1
+                mtls_pause 0.02 "$never"
+            done
+            if [ "$(mtls_listeners "$outer")" != 1 ]; then
+                mtls_error "$taken: another program of yours has opened it at the same time" \
+                    "choose another, with mtls_free_port for example"
+                exit 1
+            fi
+            kill -0 "$server" 2>/dev/null || return 1
+            printf 'mtls: ready at port %s\n' "$outer" >&2
+            ;;
+        *) return 1 ;;
+    esac
+}
+
+# The way out of mtls_by_caddy's namespaces.
+mtls_lead_out() {
+    setpriv --pdeathsig KILL -- \
+        slirp4netns --configure --mtu=65520 --disable-host-loopback --ready-fd="$up" \
+        "$init" tap0 </dev/null >"$dir/slirp4netns.log" 2>&1 {never}>&- {go}>&- {status}>&- &
+    network=$!
+    until read -t 0 -u "$up"; do
+        mtls_slirp_runs "set MTLS_OUTBOUND=none for an app that connects to nothing" || return
+        mtls_pause 0.02 "$never"
+    done
+}
+
+# mtls_slirp_runs HINT
+mtls_slirp_runs() {
+    if ! kill -0 "$network" 2>/dev/null; then
+        cat "$dir/slirp4netns.log" >&2
+        mtls_error "slirp4netns has ended" "$1"
+    fi
+}
+
+# Ends what mtls_by_caddy has started.
+mtls_end_caddy() {
+    local process
+    if [ -n "$init" ] && kill -0 "$space" 2>/dev/null; then
+        kill -TERM "$init" 2>/dev/null
+        mtls_linger "$grace" "$never" kill -0 "$space"
+    fi
+    # The namespaces end with `unshare`.
+    for process in $space $network $server; do
+        kill -KILL "$process" 2>/dev/null
+        wait "$process" 2>/dev/null
+    done
+    # … and a little later, if it had to be killed.
+    [ -z "$init" ] || mtls_linger 5 "$never" mtls_alive "$init" "$init_birth"
 }
 
 # With ood-job where that is on this node, else with Caddy.
@@ -716,15 +755,8 @@ start_mtls() {
 
 # mtls_by_job NAME OUTER INNER CMD…: ends the shell that it is in.
 mtls_by_job() {
-    { set +aeuvx; } 2>/dev/null
-    set -f
-    IFS=$' \t\n'
-    umask 077
-    mtls_arguments "$@" || exit
-    outer=$2 inner=$3 timeout=${MTLS_READY_TIMEOUT:-300} outbound=${MTLS_OUTBOUND:-auto}
-    grace=${MTLS_GRACE:-5}
+    mtls_begin "$@"
     shift 3
-    mtls_settings "$timeout" "$grace" || exit 2
     case $outbound in
         auto | pasta | slirp4netns | none) ;;
         *)
@@ -746,43 +778,19 @@ mtls_by_job() {
         app+=(-u "MTLS_HEADER_$i")
     done
 
-    dir='' watch='' job='' ready=no
-    finish() {
-        local code=$?
-        trap '' TERM INT HUP
-        trap - EXIT
-        while [ -n "$job" ] && kill -TERM "$job" 2>/dev/null; do
-            wait "$job"
-        done
-        mtls_dismiss "$dir" "$watch"
-        exit "$code"
-    }
-    trap finish EXIT
-    trap 'exit 143' TERM
-    trap 'exit 130' INT
-    trap 'exit 129' HUP
-    exec {never}<> <(:)
-    dir=$(mtls_private_directory) || exit 1
-    mtls_guard "$dir" "$grace"
+    job='' ready=no
+    mtls_move_in mtls_end_job
     setpriv --pdeathsig TERM -- "${MTLS_OOD_JOB:-ood-job}" "${args[@]}" --publish "$dir/connection.json" -- \
         "${app[@]}" "$@" <&0 {never}>&- &
     job=$!
     # Its end is what it is told about, and it is waited for.
     trap 'mtls_tell "$job"' TERM INT HUP
-    printf '%s %s\n' "$job" "$(mtls_birth "$job")" >"$dir/server"
+    mtls_serves "$job"
     SECONDS=0
-    while kill -0 "$job" 2>/dev/null && [ "$ready" = no ]; do
-        [ ! -e "$dir/connection.json" ] || ready=yes
-        [ "$ready" = yes ] || mtls_pause 0.05 "$never"
-    done
-    if [ "$ready" = yes ] && [ -n "${MTLS_READY_FD-}" ]; then
-        printf 'ready\n' >&"$MTLS_READY_FD"
+    if mtls_until_ready mtls_is_published "$job"; then
+        ready=yes
     fi
-    # A signal ends `wait`, not the job.
-    while kill -0 "$job" 2>/dev/null; do
-        wait "$job"
-    done
-    wait "$job"
+    mtls_wait "$job"
     code=$?
     # It has said why, in words of its own options.
     if [ "$code" = 125 ] && [ "$ready" = no ]; then
@@ -796,16 +804,22 @@ mtls_by_job() {
     exit "$code"
 }
 
+# What mtls_by_job's ood-job does when the app can be reached.
+mtls_is_published() {
+    [ -e "$dir/connection.json" ]
+}
+
+# Ends what mtls_by_job has started.
+mtls_end_job() {
+    while [ -n "$job" ] && kill -TERM "$job" 2>/dev/null; do
+        wait "$job"
+    done
+}
+
 # mtls_check_free PORT
 mtls_check_free() {
     [ "$(mtls_listeners "$1")" = 0 ] ||
         mtls_error "port $1 of this node is taken" "choose another, with mtls_free_port for example"
-}
-
-# mtls_dismiss DIR WATCH: the last things to be gone.
-mtls_dismiss() {
-    [ -z "$1" ] || rm -rf -- "$1"
-    [ -z "$2" ] || { kill -KILL "$2" && wait "$2"; } 2>/dev/null
 }
 
 # mtls_settings TIMEOUT GRACE
@@ -832,12 +846,13 @@ mtls_settings() {
 
 # For scripts that the job script starts.
 mtls_functions=(
-    add_caddy_header start_mtls start_mtls_caddy mtls_alive mtls_apart mtls_arguments mtls_birth
-    mtls_by_caddy mtls_by_job mtls_caddy_config mtls_check_free mtls_connects mtls_dismiss mtls_error
-    mtls_folded mtls_free_port mtls_guard mtls_inner_config mtls_inside mtls_is_port mtls_json mtls_leaf
-    mtls_listeners mtls_nameserver mtls_other_spellings mtls_outer_config mtls_pause
-    mtls_private_directory mtls_requirements mtls_run_caddy mtls_settings mtls_tell mtls_trusted
-    mtls_watch
+    add_caddy_header start_mtls start_mtls_caddy mtls_alive mtls_apart mtls_arguments mtls_begin
+    mtls_birth mtls_by_caddy mtls_by_job mtls_caddy_config mtls_caddy_is_ready mtls_check_free
+    mtls_connects mtls_end_caddy mtls_end_job mtls_error mtls_folded mtls_free_port mtls_guard
+    mtls_inner_config mtls_inside mtls_is_port mtls_is_published mtls_json mtls_lead_out mtls_leaf
+    mtls_linger mtls_listeners mtls_move_in mtls_move_out mtls_nameserver mtls_other_spellings
+    mtls_outer_config mtls_pause mtls_private_directory mtls_requirements mtls_run_caddy mtls_serves
+    mtls_settings mtls_slirp_runs mtls_tell mtls_trusted mtls_until_ready mtls_wait mtls_watch
 )
 export -f "${mtls_functions[@]}"
 

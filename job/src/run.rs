@@ -15,12 +15,12 @@ use ood_relay::{Headers, Log, Mode};
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::node::{self, Node};
+use crate::placelock::{PlaceLock, Taken};
 use crate::publish::{Connection, PublishFile};
 use crate::ready::Check;
 use crate::sandbox::{self, Network, Outbound, Plan};
 use crate::scheduler::Job;
 use crate::sessions::{self, Registry, Session};
-use crate::socketlock::{SocketLock, Taken};
 use crate::supervise::{Backend, OwnPort, OwnSocket, Supervisor};
 use crate::target::{self, Target};
 use crate::{processes, procnet, terminal};
@@ -120,7 +120,7 @@ pub enum Notice {
 pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static) -> Result<u8> {
     let notice = Arc::new(notice);
     let network = check(&request, &*notice)?;
-    let socket = check_free(&request, &*notice)?;
+    let place = check_free(&request, &*notice)?;
     let registry = Registry::for_user()?;
     registry.check()?;
     if let Some(file) = &request.publish {
@@ -174,18 +174,18 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     let terminal = terminal::controlling();
     let clone = |fd: &std::os::fd::OwnedFd| fd.try_clone();
     let keepers = terminal.as_ref().map(clone).transpose();
-    let keepers_socket = socket.as_ref().map(SocketLock::share).transpose();
+    let keepers_place = place.as_ref().map(PlaceLock::share).transpose();
     let plan = Plan {
         command: request.command.clone(),
         env: environment(&request, &connection),
         network,
         terminal: keepers.map_err(|e| Error::system("use the terminal", e))?,
-        held: keepers_socket.map_err(|e| Error::system("share the socket's lock", e))?,
+        held: keepers_place.map_err(|e| Error::system("share the app's lock", e))?,
         on_orphaned: {
             let (registry, node) = (registry.clone(), node.clone());
             let (connection, publish) = (connection.clone(), request.publish.clone());
             let target = request.target.clone();
-            let lock = socket.as_ref().map(SocketLock::leftover);
+            let lock = place.as_ref().and_then(PlaceLock::leftover);
             Box::new(move || {
                 forget(&registry, &node, publish.as_ref(), &connection);
                 target.remove_stale(began..SystemTime::now());
@@ -238,7 +238,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
         unfinished: true,
         told: false,
         began,
-        socket,
+        place,
     };
     drop(inside);
     let ended = runtime.block_on(supervisor.run());
@@ -432,24 +432,27 @@ fn check(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Network> {
 
 /// Whether the app's place is free, where others can be in it: what is there already
 /// would be taken for the app. A socket that a killed app has left is removed. What
-/// comes back keeps others off a socket.
-fn check_free(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Option<SocketLock>> {
+/// comes back keeps others off it.
+fn check_free(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Option<PlaceLock>> {
     let target = request.target.to_string();
+    let lock = |taken| match taken {
+        Taken::Ours(lock) => Ok(Some(lock)),
+        Taken::Anothers => Err(Error::Claimed {
+            target: target.clone(),
+        }),
+        Taken::NoLocks(why) => {
+            notice(Notice::Degraded(format!(
+                "nothing keeps two apps of yours off {target} that start within the same moment: {why}"
+            )));
+            Ok(None)
+        }
+    };
     match &request.target {
         Target::Unix(path) => {
             if target::listens(path) {
                 return Err(Error::Taken { target });
             }
-            let lock = match SocketLock::take(path)? {
-                Taken::Ours(lock) => Some(lock),
-                Taken::Anothers => return Err(Error::Claimed { target }),
-                Taken::NoLocks => {
-                    notice(Notice::Degraded(format!(
-                        "nothing keeps two apps off {target} that start within the same moment: that file system has no locks; a directory on the node's own disk has"
-                    )));
-                    None
-                }
-            };
+            let lock = lock(PlaceLock::of_socket(path)?)?;
             // Another one may have begun to listen and ended since.
             if target::listens(path) {
                 return Err(Error::Taken { target });
@@ -466,7 +469,7 @@ fn check_free(request: &RunRequest, notice: &impl Fn(Notice)) -> Result<Option<S
             match procnet::listener(*address) {
                 Some(uid) if uid != me => Err(Error::NotOurs { target, uid }),
                 Some(_) => Err(Error::Taken { target }),
-                None => Ok(None),
+                None => lock(PlaceLock::of_port(*address)?),
             }
         }
         Target::Tcp(_) => Ok(None),

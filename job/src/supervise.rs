@@ -20,11 +20,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::{Error, Result};
 use crate::home::{Home, Leaf, Looked, apart};
+use crate::placelock::PlaceLock;
 use crate::ports::{self, Whose};
 use crate::run::{NetworkName, Notice, RunRequest};
 use crate::sandbox::wire::Event;
 use crate::sandbox::{Control, Network};
-use crate::socketlock::SocketLock;
 use crate::target::Target;
 use crate::terminal::{self, Turn};
 use crate::{node, processes, procnet, ready};
@@ -144,8 +144,8 @@ pub(crate) struct Supervisor {
     pub(crate) told: bool,
     /// No file of the app's is older.
     pub(crate) began: SystemTime,
-    /// What keeps other apps off its socket.
-    pub(crate) socket: Option<SocketLock>,
+    /// What keeps other apps off its place.
+    pub(crate) place: Option<PlaceLock>,
 }
 
 /// The TLS end at work.
@@ -235,7 +235,7 @@ impl Supervisor {
         let target = self.home.request.target.clone();
         if matches!(target, Target::Unix(_)) {
             let ours = self.began..SystemTime::now();
-            let lock = self.socket.take();
+            let lock = self.place.take();
             let tidy_up = move || {
                 target.remove_stale(ours);
                 drop(lock);

@@ -84,6 +84,49 @@ fn a_socket_is_one_apps_before_anything_listens_on_it() {
 }
 
 #[test]
+fn a_port_of_the_node_is_one_apps_before_anything_listens_on_it() {
+    let node = Node::new();
+    let (alice, bob) = (node.user(), node.user());
+    let flags = "--network host --allow-unisolated --to 127.0.0.1:18997";
+    let mut first = alice.job(flags, &when_told());
+    first.expect_said("up");
+    let idle = "import time; print('started', flush=True); time.sleep(600)";
+    let mut second = alice.job(flags, idle);
+    assert_eq!(second.code(), 125, "{}", second.said());
+    let said = second.said();
+    assert!(
+        said.contains("error: another app of yours has 127.0.0.1:18997"),
+        "{said}"
+    );
+    assert!(said.contains("hint: "), "{said}");
+    assert!(!said.contains("started"), "{said}");
+    fs::write(alice.home.join("go"), "").unwrap();
+    first.ready();
+    // Killed, it lets the port go with the last of it.
+    first.kill();
+    assert_all_gone(&alice, PATIENCE);
+    // Another user who has the name keeps nobody off.
+    let script = format!(
+        "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0ood-job/{}/127.0.0.1:18997'); s.listen(); print('held', flush=True); time.sleep(600)",
+        alice.uid()
+    );
+    let bobs = bob.job(
+        "--network host --allow-unisolated --to 127.0.0.1:18996",
+        &script,
+    );
+    bobs.expect_said("held");
+    let mut third = alice.job(flags, APP);
+    third.ready();
+    assert!(
+        third
+            .said()
+            .contains("warning: nothing keeps two apps of yours off"),
+        "{}",
+        third.said()
+    );
+}
+
+#[test]
 fn of_many_that_start_at_once_on_one_socket_one_goes_on() {
     let node = Node::new();
     let alice = node.user();
