@@ -25,6 +25,32 @@ fn every_command_answers_as_its_transcript_says() {
     }
 }
 
+#[test]
+fn what_cannot_be_written_is_a_failure() {
+    let home = tempfile::tempdir().unwrap();
+    for words in [
+        "sessions",
+        "sessions --json",
+        "completions bash",
+        "man",
+        "config nginx --listen 0.0.0.0:8443 --to 127.0.0.1:8888 --certs certs",
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let outcome = std::process::Command::new(env!("CARGO_BIN_EXE_ood-job"))
+            .args(words.split(' '))
+            .current_dir(home.path())
+            .env("HOME", home.path())
+            .env("OOD_CA_CONFIG", "")
+            .stdout(full)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&outcome.stderr);
+        assert_eq!(outcome.status.code(), Some(1), "{words}: {said}");
+        let told = said.matches("error: cannot write the output").count();
+        assert_eq!(told, 1, "{words}: {said}");
+    }
+}
+
 fn run(transcript: &Path) {
     let place = tempfile::tempdir().unwrap();
     let copy = place.path().join(transcript.file_name().unwrap());

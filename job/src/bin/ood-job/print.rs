@@ -1,22 +1,40 @@
 //! Text for people. Everything passes through [`printable`], so that no name of
 //! a process or a host can write control sequences to a terminal.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ca_core::text::{self, printable};
 use ood_job::Error;
 
 use crate::json;
 
-/// Writes a line to standard output. A closed pipe is the reader's choice.
+static WRITE_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// Writes a line to standard output.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", printable(text));
+    raw(format!("{}\n", printable(text)).as_bytes());
 }
 
 /// Writes what is already laid out.
 pub(crate) fn raw(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => {}
+        // The reader has seen enough.
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => {}
+        Err(e) => {
+            if !WRITE_FAILED.swap(true, Ordering::Relaxed) {
+                remark(&format!("error: cannot write the output: {e}"));
+                remark("hint: is there room where it goes to?");
+            }
+        }
+    }
+}
+
+/// Whether all output has reached where it was sent.
+pub(crate) fn everything_written() -> bool {
+    !WRITE_FAILED.load(Ordering::Relaxed)
 }
 
 /// Writes a line to standard error: the app's own output is not mixed with it.
