@@ -190,6 +190,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     let threads = threads_to_have();
     let launched = sandbox::launch(plan)?;
     raise_open_files();
+    sandbox::outlive_full_files();
     let runtime = runtime(threads)?;
     let teller = Teller::start(notice, threads.is_some());
     let log = Arc::clone(&request.log);
