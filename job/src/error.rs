@@ -133,6 +133,21 @@ impl std::fmt::Display for Seconds {
 pub(crate) const OTHER_WAYS: &str = "or let the app listen on a socket with --to unix:PATH, \
      or share the node's network with --network host --allow-unisolated; see: ood-job doctor";
 
+const MANY_PROCESSES: &str =
+    "you have as many processes and threads on this node as you may; end some, or see: ulimit -u";
+
+/// What can be done where the system has no more to give.
+fn about_limits(source: &io::Error) -> Option<String> {
+    use rustix::io::Errno;
+    match Errno::from_io_error(source) {
+        Some(Errno::MFILE) => {
+            Some("so few files may be open here; allow more with: ulimit -n 1024".into())
+        }
+        Some(Errno::AGAIN) => Some(MANY_PROCESSES.into()),
+        _ => None,
+    }
+}
+
 impl Error {
     /// A stable word for scripts. Words are never reused for another meaning.
     #[must_use]
@@ -167,9 +182,10 @@ impl Error {
                     "check owner and mode with: ls -ld {}",
                     path.display()
                 )),
-                _ => None,
+                _ => about_limits(source),
             },
-            Error::System { .. } | Error::KeeperLost => None,
+            Error::System { source, .. } => about_limits(source),
+            Error::KeeperLost => None,
             Error::BadArgument { hint, .. } | Error::Unisolated { hint, .. } => {
                 Some((*hint).into())
             }
@@ -187,7 +203,7 @@ impl Error {
                     "check the spelling, and whether its module is loaded".into()
                 }
                 io::ErrorKind::PermissionDenied => "is it executable? try: ls -l".into(),
-                io::ErrorKind::WouldBlock => "you have as many processes and threads on this node as you may; end some, or see: ulimit -u".into(),
+                io::ErrorKind::WouldBlock => MANY_PROCESSES.into(),
                 _ => "try the command by itself".into(),
             }),
             Error::NotReady { hint, .. } => Some(hint.clone()),
