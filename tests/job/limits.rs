@@ -76,6 +76,27 @@ fn a_log_that_is_as_large_as_a_file_may_be_does_not_end_the_session() {
     assert_eq!(job.code(), 143, "{}", job.said());
 }
 
+#[test]
+fn the_time_that_the_tls_end_takes_is_not_the_apps() {
+    let node = Node::new();
+    let alice = node.user();
+    let script = format!(
+        "import resource; print('app', *resource.getrlimit(resource.RLIMIT_CPU), flush=True)\n{}",
+        setup::APP
+    );
+    let mut job = alice.start_through(
+        &["prlimit", "--cpu=100:200"],
+        &["--outbound", "none", "--", "python3", "-c", &script],
+    );
+    job.ready();
+    job.expect_said("app 100 200");
+    // At the first number the kernel sends SIGXCPU, which would be handed on.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", job.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max cpu time"));
+    let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+    assert_eq!(words[3..5], ["200", "200"], "{limits}");
+}
+
 /// Answers for as long as the trust bundle is not looked at more than once, with one
 /// thread.
 const APP: &str = r#"
