@@ -149,6 +149,21 @@ impl ca_core::cli::Failure for Error {
     }
 }
 
+const MANY_PROCESSES: &str =
+    "you have as many processes and threads on this node as you may; end some, or see: ulimit -u";
+
+/// What can be done where the system has no more to give.
+fn about_limits(source: &io::Error) -> Option<String> {
+    use rustix::io::Errno;
+    match Errno::from_io_error(source) {
+        Some(Errno::MFILE) => {
+            Some("so few files may be open here; allow more with: ulimit -n 1024".into())
+        }
+        Some(Errno::AGAIN) => Some(MANY_PROCESSES.into()),
+        _ => None,
+    }
+}
+
 impl Error {
     /// A stable word for scripts. Words are never reused for another meaning.
     #[must_use]
@@ -183,9 +198,10 @@ impl Error {
                     "check owner and mode with: ls -ld {}",
                     path.display()
                 )),
-                _ => None,
+                _ => about_limits(source),
             },
-            Error::System { .. } | Error::KeeperLost => None,
+            Error::System { source, .. } => about_limits(source),
+            Error::KeeperLost => None,
             Error::BadArgument { hint, .. } | Error::Unisolated { hint, .. } => {
                 Some((*hint).into())
             }
@@ -203,7 +219,7 @@ impl Error {
                     "check the spelling, and whether its module is loaded".into()
                 }
                 io::ErrorKind::PermissionDenied => "is it executable? try: ls -l".into(),
-                io::ErrorKind::WouldBlock => "you have as many processes and threads on this node as you may; end some, or see: ulimit -u".into(),
+                io::ErrorKind::WouldBlock => MANY_PROCESSES.into(),
                 _ => "try the command by itself".into(),
             }),
             Error::NotReady { hint, .. } => Some(hint.clone()),

@@ -133,13 +133,25 @@ fn is_fit(character: char) -> bool {
 /// A file that holds secrets must be closed to others.
 fn read(path: &Path) -> Result<String> {
     let absolute = std::path::absolute(path).map_err(|e| Error::io("read", path, e))?;
-    if absolute.is_dir() {
-        return Err(Error::argument(
-            "file of headers",
-            &path.display().to_string(),
-            "it is a directory",
-            "name a file in it, with a line 'Name: value' for each header",
-        ));
+    // Not a thing to be moved away, as the authority's own files would be.
+    let refuse = |why, hint| {
+        let input = path.display().to_string();
+        Err(Error::argument("file of headers", &input, why, hint))
+    };
+    match std::fs::symlink_metadata(&absolute) {
+        Ok(meta) if meta.is_dir() => {
+            return refuse(
+                "it is a directory",
+                "name a file in it, with a line 'Name: value' for each header",
+            );
+        }
+        Ok(meta) if !meta.is_file() => {
+            return refuse(
+                "it is a link or something special, and no regular file",
+                "name a file of yours, or take the value from the environment with --header-env",
+            );
+        }
+        _ => {}
     }
     let (Some(dir), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(Error::io("read", path, std::io::ErrorKind::NotFound));
@@ -233,5 +245,17 @@ mod tests {
         let said = gathered(Source::File(dir.path().to_owned())).unwrap_err();
         assert!(said.to_string().contains("it is a directory"), "{said}");
         assert!(!said.hint().unwrap().contains("mv "), "{said}");
+    }
+
+    #[test]
+    fn what_is_no_file_at_all_is_not_to_be_moved_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for special in [Path::new("/dev/null"), &link] {
+            let said = gathered(Source::File(special.to_owned())).unwrap_err();
+            assert!(said.to_string().contains("no regular file"), "{said}");
+            assert!(!said.hint().unwrap().contains("mv "), "{said}");
+        }
     }
 }

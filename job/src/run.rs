@@ -198,7 +198,8 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
     let strangers = processes::children();
     let threads = threads_to_have();
     let launched = sandbox::launch(plan)?;
-    raise_open_files();
+    raise_limits();
+    sandbox::outlive_full_files();
     let runtime = runtime(threads)?;
     let teller = Teller::start(notice, threads.is_some());
     let log = Arc::clone(&request.log);
@@ -311,13 +312,17 @@ impl Teller {
     }
 }
 
-/// Each connection takes two descriptors. The app has been started and keeps the
-/// limit that it had.
-fn raise_open_files() {
-    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current = limit.maximum;
-    // It works with fewer as well.
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+/// Each connection takes two descriptors; and the time that it takes us to move bytes is
+/// not the app's, which would be told of it (SIGXCPU). The app has been started and keeps
+/// the limits that it had.
+fn raise_limits() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    for which in [Resource::Nofile, Resource::Cpu] {
+        let mut limit = getrlimit(which);
+        limit.current = limit.maximum;
+        // It works with less as well.
+        let _ = setrlimit(which, limit);
+    }
 }
 
 fn keeper_failed(error: std::io::Error) -> Error {

@@ -359,9 +359,15 @@ impl<W: Write + Send + 'static> Lines<W> {
 }
 
 fn write_lines<W: Write>(mut to: W, waiting: &Receiver<Message>, lost: &AtomicU64, format: Format) {
-    // One call each, so that lines of several processes do not mix.
+    // Of a line that found no room the beginning may be there, and the next one must not
+    // be taken for its rest.
+    let mut torn = false;
     let mut write = |line: &str| {
-        let _ = to.write_all(line.as_bytes()).and_then(|()| to.flush());
+        let text = [if torn { "\n" } else { "" }, line].concat();
+        let written = write_what_fits(&mut to, text.as_bytes());
+        if written > 0 {
+            torn = !text.as_bytes()[..written].ends_with(b"\n");
+        }
     };
     while let Ok(message) = waiting.recv() {
         match message {
@@ -377,6 +383,22 @@ fn write_lines<W: Write>(mut to: W, waiting: &Receiver<Message>, lost: &AtomicU6
             write(&line);
         }
     }
+}
+
+/// In one call if that takes it all, so that lines of several processes do not mix. How
+/// much was written.
+fn write_what_fits(to: &mut impl Write, bytes: &[u8]) -> usize {
+    let mut written = 0;
+    while written < bytes.len() {
+        match to.write(&bytes[written..]) {
+            Ok(0) => break,
+            Ok(some) => written += some,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    let _ = to.flush();
+    written
 }
 
 impl<W> fmt::Debug for Lines<W> {
@@ -457,6 +479,53 @@ mod tests {
             let text = String::from_utf8(got.clone()).unwrap();
             text.lines().map(str::to_owned).collect()
         }
+    }
+
+    /// Has so much room.
+    #[derive(Clone, Default)]
+    struct Disk {
+        room: Arc<Mutex<usize>>,
+        got: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let mut room = self.room.lock().unwrap();
+            let fits = bytes.len().min(*room);
+            if fits == 0 {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            *room -= fits;
+            self.got.lock().unwrap().extend(&bytes[..fits]);
+            Ok(fits)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_by_a_full_disk_is_a_line_of_its_own() {
+        let disk = Disk::default();
+        let lines = Lines::new(disk.clone(), Format::Json);
+        let tell = |room| {
+            *disk.room.lock().unwrap() = room;
+            lines.log(&refusal());
+            lines.flush(LONG);
+        };
+        // One that fits, the beginning of one, nothing of one, and then there is room.
+        for room in [1000, 10, 0, 1000, 1000] {
+            tell(room);
+        }
+        let got = String::from_utf8(disk.got.lock().unwrap().clone()).unwrap();
+        let told: Vec<&str> = got.lines().collect();
+        assert_eq!(told.len(), 4, "{got}");
+        for (number, line) in told.into_iter().enumerate() {
+            let whole = serde_json::from_str::<serde_json::Value>(line).is_ok();
+            assert_eq!(whole, number != 1, "{got}");
+        }
+        assert!(got.ends_with("}\n"), "{got}");
     }
 
     fn refusal() -> Event {

@@ -157,6 +157,15 @@ fn why_it_does_not_answer_is_said_where_it_can_be_seen() {
 }
 
 #[test]
+fn an_app_is_not_told_where_the_app_of_an_ood_job_around_it_is() {
+    let node = Node::new();
+    let alice = node.user();
+    // As in a terminal of an app that was started with --to unix:PATH.
+    alice.set("OOD_JOB_APP_SOCKET", "/nowhere/socket");
+    alice.job("--outbound none", APP).ready();
+}
+
+#[test]
 fn a_new_authority_is_told_of_once() {
     let node = Node::new();
     let alice = node.user();

@@ -124,6 +124,33 @@ fn a_body_of_unknown_length_passes_in_chunks_as_it_comes() {
 }
 
 #[test]
+fn an_app_that_speaks_http_1_0_costs_the_client_neither_connection_nor_certainty() {
+    let alice = Pki::new();
+    let app = App::new(|mut stream| {
+        let head = read_head(&mut stream).unwrap();
+        let answer: &[u8] = if head.starts_with("GET /known ") {
+            b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+        } else {
+            b"HTTP/1.0 200 OK\r\n\r\nhello"
+        };
+        stream.write_all(answer).unwrap();
+    });
+    let ingress = alice.ingress(&app, IngressOptions::default());
+    let mut tls = ingress.connect();
+    for (path, end) in [("/known", "hello"), ("/unknown", "0\r\n\r\n")] {
+        for _ in 0..2 {
+            tls.write_all(get(path).as_bytes()).unwrap();
+            let answer = tls.read_until(end.as_bytes());
+            let text = String::from_utf8_lossy(&answer);
+            assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        }
+    }
+    // An older client gets what it understands.
+    let answer = ingress.ask("GET /unknown HTTP/1.0\r\n\r\n");
+    assert_eq!(answer.body, b"hello");
+}
+
+#[test]
 fn an_answer_that_breaks_off_is_seen_to_break_off() {
     let alice = Pki::new();
     for head in [

@@ -27,6 +27,7 @@ pub fn raw(bytes: &[u8]) {
         Err(e) => {
             if !WRITE_FAILED.swap(true, Ordering::Relaxed) {
                 remark(&format!("error: cannot write the output: {e}"));
+                remark("hint: is there room where it goes to?");
             }
         }
     }

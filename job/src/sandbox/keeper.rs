@@ -487,6 +487,8 @@ fn become_app(plan: &Plan, inherited: &Inherited, foreground: bool) -> io::Error
 /// it was ignored.
 fn execute(plan: &Plan) -> io::Result<std::convert::Infallible> {
     let mut env: BTreeMap<_, _> = std::env::vars_os().collect();
+    // Where another ood-job, around this one, wants its own app.
+    env.retain(|name, _| !name.as_encoded_bytes().starts_with(b"OOD_JOB_APP_"));
     for (name, value) in &plan.env {
         env.insert(name.into(), value.clone());
     }

@@ -29,6 +29,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal as NixSignal;
 use ood_relay::{Connect, Connecting, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitOptions, getpid};
@@ -99,6 +100,13 @@ pub(crate) fn launch(plan: Plan) -> Result<Launched> {
         rustix::io::ioctl_fionbio(fd, true).map_err(|e| fail(e.into()))?;
     }
     Ok(Launched { control, sockets })
+}
+
+/// Lets this process live on where a file of its own, such as the access log, has
+/// grown as large as files may be (`ulimit -f`): writing fails then, as on a full disk.
+/// What was started before, the app's keeper, keeps what it had.
+pub(crate) fn outlive_full_files() {
+    kernel::set_ignored(NixSignal::SIGXFSZ, true);
 }
 
 /// Builds the surroundings and takes them down again: whether it works here.

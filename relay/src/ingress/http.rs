@@ -271,6 +271,9 @@ async fn forward(
     }
     frame(response.headers_mut())?;
     remove_hop_by_hop(response.headers_mut());
+    // The version is that of who speaks (RFC 9112 §2.3): an app's HTTP/1.0 would have the
+    // client take this connection for used up, and its end for the answer's.
+    *response.version_mut() = Version::HTTP_11;
     Ok(Forwarded::Answer(response, sender))
 }
 

@@ -34,9 +34,7 @@ fn main() -> ExitCode {
     let outcome = std::panic::catch_unwind(|| commands::run(&args));
     let is_run = matches!(args.command, Command::Run(_));
     let failed = |run| if is_run { run } else { 1 };
-    ExitCode::from(match outcome {
-        // What could not be written was not said.
-        Ok(Ok(_)) if !cli::everything_written() => failed(PANICKED),
+    let code = match outcome {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             let code = failed(error.run_exit_code());
@@ -44,6 +42,13 @@ fn main() -> ExitCode {
             code
         }
         Err(_) => failed(PANICKED),
+    };
+    // Half a configuration must not be taken for a whole one. `run` itself writes nothing
+    // there: its code is the app's.
+    ExitCode::from(if is_run || cli::everything_written() {
+        code
+    } else {
+        1
     })
 }
 
