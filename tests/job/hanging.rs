@@ -17,9 +17,11 @@ use crate::setup::{
 fn app() -> String {
     format!(
         r#"
-import signal, sys
-signal.signal(signal.SIGUSR1, lambda *_: print("heard", flush=True))
-signal.signal(signal.SIGTERM, lambda *_: (print("bye", flush=True), sys.exit(5)))
+import os, signal, sys
+# Not print(), which a signal must not interrupt with another one.
+say = lambda word: os.write(1, word + b"\n")
+signal.signal(signal.SIGUSR1, lambda *_: say(b"heard"))
+signal.signal(signal.SIGTERM, lambda *_: (say(b"bye"), sys.exit(5)))
 {APP}"#
     )
 }

@@ -82,11 +82,13 @@ fn signals_reach_the_app_and_it_decides() {
     let node = Node::new();
     let alice = node.user();
     let script = r#"
-import signal, sys, time
+import os, signal, sys, time
+# Not print(), which a signal must not interrupt with another one.
+say = lambda *words: os.write(1, (" ".join(words) + "\n").encode())
 for name in ("SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGWINCH"):
-    signal.signal(getattr(signal, name), lambda number, _: print("got", signal.Signals(number).name, flush=True))
-signal.signal(signal.SIGTERM, lambda *_: (print("bye", flush=True), sys.exit(5)))
-print("up", flush=True)
+    signal.signal(getattr(signal, name), lambda number, _: say("got", signal.Signals(number).name))
+signal.signal(signal.SIGTERM, lambda *_: (say("bye"), sys.exit(5)))
+say("up")
 # Not pause(), which would not return for a signal just before it.
 while True: time.sleep(0.05)
 "#;
@@ -349,10 +351,12 @@ fn signals_that_batch_systems_choose_reach_the_app_too() {
     let node = Node::new();
     let alice = node.user();
     let script = r#"
-import signal, time
+import os, signal, time
+# Not print(), which a signal must not interrupt with another one.
+say = lambda *words: os.write(1, (" ".join(words) + "\n").encode())
 for number in (signal.SIGXCPU, signal.SIGIO, signal.SIGPWR, signal.SIGURG, signal.SIGRTMIN, signal.SIGRTMIN + 5, signal.SIGRTMAX):
-    signal.signal(number, lambda number, _: print("got", int(number), flush=True))
-print("up", flush=True)
+    signal.signal(number, lambda number, _: say("got", str(int(number))))
+say("up")
 # Not pause(), which would not return for a signal just before it.
 while True: time.sleep(0.05)
 "#;
