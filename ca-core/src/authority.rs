@@ -433,7 +433,7 @@ pub(crate) fn read_certificate(dir: &Dir, name: &str) -> Result<Option<Certifica
     }
 }
 
-fn read_trust_as_listed(dir: &Dir) -> Result<TrustBundle> {
+pub(crate) fn read_trust_as_listed(dir: &Dir) -> Result<TrustBundle> {
     let path = dir.path().join(TRUST).display().to_string();
     match dir.read(TRUST, Access::Public, TrustBundle::MAX_BYTES)? {
         Some(pem) => TrustBundle::from_pem_named(&pem, &path),

@@ -9,8 +9,9 @@
 //! | *emergency* | new | new | always; breaks what runs |
 //!
 //! `trust.crt` decides: the first authority in it signs, and replacing that one
-//! file commits each step. A new authority is first kept under names of its own,
-//! `ca.<serial>.key` and `.crt`, which nothing ever replaces; after the commit it
+//! file commits each step. An authority is kept under names of its own,
+//! `ca.<serial>.key` and `.crt`, which nothing ever replaces: a new one from the
+//! first, the one that signs before it gets company. After the commit the signer
 //! is copied to `ca.key` and `ca.crt`. An authority whose trust has ended is
 //! marked by `ca.<serial>.ended`, so that a process that was held up, on this
 //! host or another, cannot bring it back. A process killed at any point leaves a
@@ -22,6 +23,7 @@ use time::OffsetDateTime;
 use crate::authority::{
     Authority, CA_CERT, CA_KEY, CLIENT_CERT, CLIENT_KEY, State, TRUST, candidates, check_time,
     end_mark, is_own_file, load, own_certificate, own_key, read_certificate, read_key,
+    read_trust_as_listed,
 };
 use crate::certificate::{Certificate, Kind};
 use crate::config::SiteConfig;
@@ -133,18 +135,22 @@ impl<'a> Rotation<'a> {
                     Some(_) => return Ok(report(&state, false)),
                     None => end_prepared(dir, &state)?,
                 },
-                Phase::Activated => {
-                    return Err(Error::Rotation {
-                        why: "the last rotation has not ended: an old authority is still trusted"
-                            .into(),
-                        hint: "end it first with: ood-ca rotate --retire".into(),
-                    });
-                }
+                Phase::Activated => return Err(not_ended()),
             }
             let (_, next) = self.new_authority(dir, Some(&state.certificate), now)?;
             // Read again: making the key took time, and another host may have
-            // acted meanwhile.
+            // acted meanwhile. What it has done stands.
             let state = load_and_finish(dir)?;
+            let phase = phase(&state);
+            if phase != Phase::Settled {
+                dir.remove(&own_key(&next))?;
+                dir.remove(&own_certificate(next.serial()))?;
+                return match phase {
+                    Phase::Prepared => Ok(report(&state, false)),
+                    _ => Err(not_ended()),
+                };
+            }
+            keep_signer(dir, &state)?;
             let trust = TrustBundle::of([state.certificate, next]);
             let state = commit(dir, &trust)?;
             let mut report = report(&state, true);
@@ -156,7 +162,7 @@ impl<'a> Rotation<'a> {
     }
 
     /// Makes an authority that is newer than `than` and keeps it under names of
-    /// its own. Its key is on disk before its certificate.
+    /// its own.
     fn new_authority(
         &self,
         dir: &Dir,
@@ -165,15 +171,7 @@ impl<'a> Rotation<'a> {
     ) -> Result<(PrivateKey, Certificate)> {
         let key = PrivateKey::generate(self.site.key_type)?;
         let next = profile::authority(&key, self.site, than, now)?;
-        let sync = Durability::Synced;
-        dir.replace(
-            &own_key(&next),
-            key.to_pem().as_bytes(),
-            Access::Private,
-            sync,
-        )?;
-        let name = own_certificate(next.serial());
-        dir.replace(&name, next.to_pem().as_bytes(), Access::Public, sync)?;
+        keep(dir, &key, &next)?;
         let _ = issued::record(dir, &next);
         Ok((key, next))
     }
@@ -212,6 +210,8 @@ impl<'a> Rotation<'a> {
                     ),
                 });
             }
+            // An older version has not done so when it prepared.
+            keep_signer(dir, &state)?;
             let state = commit(dir, &TrustBundle::of([next, state.certificate]))?;
             let mut report = report(&state, true);
             report.notices.push(
@@ -363,6 +363,33 @@ pub(crate) fn load_and_finish(dir: &Dir) -> Result<State> {
     load(dir)
 }
 
+/// Keeps an authority under names of its own. Its key is on disk before its
+/// certificate.
+fn keep(dir: &Dir, key: &PrivateKey, authority: &Certificate) -> Result<()> {
+    let (name, sync) = (own_certificate(authority.serial()), Durability::Synced);
+    let (key, certificate) = (key.to_pem(), authority.to_pem());
+    dir.replace(&own_key(authority), key.as_bytes(), Access::Private, sync)?;
+    dir.replace(&name, certificate.as_bytes(), Access::Public, sync)
+}
+
+/// Keeps the signer so, which the directory was made with, before another one takes
+/// [`CA_KEY`]: a host that comes late may let it sign once more.
+fn keep_signer(dir: &Dir, state: &State) -> Result<()> {
+    let kept = dir.stat_entry(own_key(&state.certificate).as_ref())?;
+    match kept {
+        Some(_) => Ok(()),
+        None => keep(dir, &state.key, &state.certificate),
+    }
+}
+
+/// Why nothing can be prepared.
+fn not_ended() -> Error {
+    Error::Rotation {
+        why: "the last rotation has not ended: an old authority is still trusted".into(),
+        hint: "end it first with: ood-ca rotate --retire".into(),
+    }
+}
+
 /// Copies the signer to [`CA_KEY`] and [`CA_CERT`]. Its own files stay, so that
 /// two hosts that do this at once, even for different authorities, lose neither.
 fn put_in_place(dir: &Dir, key: &PrivateKey, authority: &Certificate) -> Result<()> {
@@ -381,17 +408,19 @@ fn put_in_place(dir: &Dir, key: &PrivateKey, authority: &Certificate) -> Result<
 /// a *prepare* must then be taken again, an *emergency* has its key in hand.
 fn begin(dir: &Dir) -> Result<State> {
     let state = load_and_finish(dir)?;
-    let trusted: Vec<String> = state
-        .trust
-        .authorities()
-        .iter()
-        .map(|a| a.serial().to_string())
-        .collect();
+    let is_of = |name: &str, trust: &TrustBundle| {
+        let mut serials = trust.authorities().iter().map(|a| a.serial().to_string());
+        serials.any(|serial| name.contains(&serial))
+    };
     for name in dir.names()? {
         let name = name.to_string_lossy();
-        let in_use = trusted.iter().any(|serial| name.contains(serial.as_str()));
-        if is_own_file(&name) && !name.ends_with(".ended") && !in_use {
-            dir.remove(&name)?;
+        if is_own_file(&name) && !name.ends_with(".ended") && !is_of(&name, &state.trust) {
+            // Asked once more when it is out of the way: by now another host may
+            // have let it be trusted, and be about to let it sign.
+            dir.remove_unless(&name, || match read_trust_as_listed(dir) {
+                Ok(listed) => is_of(&name, &listed),
+                Err(_) => true,
+            })?;
         }
     }
     Ok(state)

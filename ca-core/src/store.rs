@@ -451,8 +451,7 @@ impl Dir {
         access: Access,
         durability: Durability,
     ) -> Result<String> {
-        let random = u64::from_ne_bytes(random_bytes::<8>()?);
-        let temporary = format!("{TEMPORARY_PREFIX}{name}-{random:016x}");
+        let temporary = temporary_name(name)?;
         // Messages name the file that was wanted.
         let path = self.path.join(name);
         let fail = |e: Errno| Error::io("write", &path, e);
@@ -521,6 +520,21 @@ impl Dir {
         }
     }
 
+    /// Removes a file unless, once it is out of the way, it proves to be needed:
+    /// then it is put back as it was.
+    pub(crate) fn remove_unless(&self, name: &str, needed: impl FnOnce() -> bool) -> Result<()> {
+        let aside = temporary_name(name)?;
+        match fs::renameat(&self.fd, name, &self.fd, &*aside) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(Error::io("remove", &self.path.join(name), e)),
+        }
+        if needed() {
+            return self.rename(&aside, name);
+        }
+        self.remove(&aside).map(drop)
+    }
+
     /// Removes a directory of our own making, two levels deep: one under
     /// construction holds files and directories of files.
     pub(crate) fn remove_tree(&self, name: &OsStr) -> Result<()> {
@@ -581,6 +595,12 @@ impl Dir {
             Err(e) => Err(Error::io("sync", &self.path, e)),
         }
     }
+}
+
+/// A name that nobody else has, for what becomes, or was, a file of this name.
+fn temporary_name(name: &str) -> Result<String> {
+    let random = u64::from_ne_bytes(random_bytes::<8>()?);
+    Ok(format!("{TEMPORARY_PREFIX}{name}-{random:016x}"))
 }
 
 fn not_regular(path: &Path, what: &str) -> Error {
@@ -747,6 +767,19 @@ mod tests {
         symlink("/", temporary.path().join("bob")).unwrap();
         let error = base.create_shared(OsStr::new("bob")).unwrap_err();
         assert_eq!(error.code(), "unsafe-path");
+    }
+
+    #[test]
+    fn what_proves_to_be_needed_when_it_is_out_of_the_way_is_put_back() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temporary.path()).unwrap();
+        write(temporary.path().join("key"), "secret").unwrap();
+        let away = || !temporary.path().join("key").exists();
+        dir.remove_unless("key", away).unwrap();
+        assert_eq!(dir.names().unwrap(), ["key"]);
+        dir.remove_unless("key", || false).unwrap();
+        assert!(dir.names().unwrap().is_empty());
+        dir.remove_unless("key", || unreachable!()).unwrap();
     }
 
     #[test]

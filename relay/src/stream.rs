@@ -224,11 +224,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_to_itself_is_none() {
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(address).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
         let met = socket.connect(address).await.unwrap();
         let error = Stream::tcp(met).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ca_core::{Certificate, PrivateKey};
 use ood_ca_tests::fuse::{FaultyMount, Op};
 use ood_ca_tests::{
-    Home, LeafKind, State, assert_leaves_verify, assert_pair, eventually, leftovers,
+    Home, LeafKind, Running, State, assert_leaves_verify, assert_pair, eventually, leftovers,
 };
 
 /// Runs `act` for each of `count` numbers at the same moment.
@@ -471,15 +471,7 @@ fn held_up_anywhere(
         }
         let old = State::of(&two.pki_at_server());
         two.mounts[0].hang_after(nth, Op::Rename, "");
-        let mut running = slow.command(step.split_whitespace()).start();
-        let held_up = eventually(
-            "the step ends or is held up",
-            Duration::from_secs(20),
-            || {
-                let held_up = two.mounts[0].hanging() > 0;
-                (held_up || running.has_ended()).then_some(held_up)
-            },
-        );
+        let (running, held_up) = start_held_up(slow, &two.mounts[0], step);
         let _heal = HealWhenDropped(&two.mounts[0]);
         if !held_up {
             assert!(nth > 0, "{step} changes nothing");
@@ -562,6 +554,61 @@ fn a_step_that_comes_late_does_not_undo_a_rotation() {
             );
         });
     }
+}
+
+#[test]
+fn a_step_that_comes_late_amid_a_rotation_finds_the_first_authoritys_key() {
+    for step in ["renew --force", "rotate --prepare"] {
+        let elsewhere = ["rotate --prepare", "rotate --activate"];
+        held_up_anywhere(&[], step, &elsewhere, |old, new| {
+            assert!(new.trust.contains(&old.signer), "nobody has retired it");
+            assert!(new.has_client_key_of(old), "a rotation keeps it");
+        });
+    }
+}
+
+/// Starts a step; whether it is held up before it ends.
+fn start_held_up(home: &Home, mount: &FaultyMount, line: &str) -> (Running, bool) {
+    // It is held up for as long as the others take.
+    let command = home.command(line.split_whitespace());
+    let mut running = command.limit(Duration::from_secs(180)).start();
+    let what = "the step ends or is held up";
+    let held_up = eventually(what, Duration::from_secs(60), || {
+        let held_up = mount.hanging() > 0;
+        (held_up || running.has_ended()).then_some(held_up)
+    });
+    (running, held_up)
+}
+
+#[test]
+fn a_step_that_tidies_up_late_takes_no_key_that_is_about_to_sign() {
+    const MOST: u32 = 20;
+    for nth in 0..MOST {
+        let two = TwoHosts::new();
+        let [one, other] = &two.hosts;
+        one.ood_ca("init").assert_ok();
+        // One has read what is trusted and is about to look for what is not.
+        two.mounts[1].hang_after(nth, Op::ReadDir, "");
+        let (tidies, held_up) = start_held_up(other, &two.mounts[1], "rotate --retire");
+        let _heal_other = HealWhenDropped(&two.mounts[1]);
+        if !held_up {
+            assert!(nth > 0, "it looks for nothing");
+            return;
+        }
+        one.ood_ca("rotate --prepare").assert_ok();
+        // The other has seen that the new key is there, and not said yet that it signs.
+        two.mounts[0].hang(Op::Rename, "trust.crt");
+        let (activates, held_up) = start_held_up(one, &two.mounts[0], "rotate --activate");
+        let _heal_one = HealWhenDropped(&two.mounts[0]);
+        assert!(held_up);
+        two.mounts[1].heal();
+        let tidied = tidies.wait();
+        two.mounts[0].heal();
+        let activated = activates.wait();
+        let what = format!("held up at look {nth}: {tidied}{activated}");
+        explained(&what, || assert_works(&two));
+    }
+    panic!("it looks around more than {MOST} times");
 }
 
 #[test]

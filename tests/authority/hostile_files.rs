@@ -18,7 +18,7 @@ use ood_ca_tests::{
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 
 /// A refusal, too, takes no longer than this: nothing may hang.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// What can be wrong with a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -708,9 +708,9 @@ fn an_output_directory_that_changes_under_our_hands_leaks_nothing() {
     let before = Snapshot::of(&home.pki());
     let job = sticky.dir.path().join("job");
     let line = format!("issue --host n001 --out {}", job.display());
-    let deadline = Instant::now() + Duration::from_secs(3);
+    let started = Instant::now();
     let mut refused = 0;
-    while Instant::now() < deadline {
+    while started.elapsed() < Duration::from_secs(3) || (refused == 0 && started.elapsed() < SOON) {
         let outcome = run(&home, &line);
         if outcome.status.success() {
             let meta = fs::symlink_metadata(&job);
@@ -762,7 +762,7 @@ fn while_exchanging(a: &Path, b: &Path, act: impl FnOnce()) {
 /// Issues until both a success and a refusal were seen, so that the race was
 /// one. `fresh` is where each leaf goes.
 fn issue_until_both(home: &Home, named: &str, trust: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + SOON;
     let (mut good, mut refused) = (0, 0);
     while good < 5 || refused < 5 {
         assert!(

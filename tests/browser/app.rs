@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::portal::Portal;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request as an app has seen it.
 #[derive(Debug)]

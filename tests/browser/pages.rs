@@ -121,7 +121,7 @@ fn an_upload_and_a_download_arrive_whole() {
         browser.click("#download");
         // The name is taken, by an empty file, before the download is complete.
         let saved = downloads.join("saved");
-        eventually("the download is whole", Duration::from_secs(20), || {
+        eventually("the download is whole", Duration::from_secs(60), || {
             (fs::read(&saved).ok()? == down).then_some(())
         });
         fs::remove_file(saved).unwrap();

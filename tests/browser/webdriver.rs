@@ -15,10 +15,10 @@ use ood_ca_tests::{Home, eventually, ood_ca, require_tool};
 use serde_json::{Value, json};
 
 /// For one command, the start of Chromium on a busy machine included.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Chromium's own limits for a page and for a script, in milliseconds.
-const PAGE_LIMIT: u32 = 30_000;
+const PAGE_LIMIT: u32 = 120_000;
 
 /// Nothing but what a test asks for: no first steps, no updates, no proxy. It
 /// has no privileges to give up, and a container has no namespaces for its

@@ -129,6 +129,12 @@ fn of_two_hooks_in_a_row_the_pun_may_belong_to_the_first() {
     let user = User::new(&host);
     user.expect("ready");
     user.home.ood_ca("rotate --prepare").assert_ok();
+    // However long that took.
+    let lock = user.trust_path().with_file_name(".lock");
+    fs::File::open(lock)
+        .unwrap()
+        .set_modified(std::time::SystemTime::now())
+        .unwrap();
     assert_eq!(user.expect("ready")["authorities"], 2);
     user.home
         .ood_ca("rotate --activate")

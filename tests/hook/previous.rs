@@ -1,12 +1,15 @@
 //! `also_run`: the hook that the site had before.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::setup::{User, WebHost};
+use ood_ca_tests::{Run, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::setup::{SOON, User, WebHost};
 
 fn host_with(script: &str) -> WebHost {
-    let host = WebHost::with("host_regex: 'n[0-9]+'\nresolver: [127.0.0.1]\nhook_timeout: 1s\n");
+    let host = WebHost::new();
     let script = script.replace("DIR", host.join("").to_str().unwrap());
     let path = host.script("previous", &script);
     host.also_configure(&format!("also_run: {}\n", path.display()));
@@ -27,7 +30,7 @@ fn it_runs_first_with_the_same_arguments_and_environment_and_nothing_open() {
         user.name,
         host.config().display()
     );
-    ood_ca_tests::Run::new("/bin/sh")
+    Run::new("/bin/sh")
         .args(["-c", &line])
         .env("OOD_TOKEN", "t0ken")
         .output()
@@ -58,34 +61,39 @@ fn its_failure_is_told_but_is_not_ours() {
 
 #[test]
 fn one_that_hangs_is_ended_with_all_its_children() {
-    let host = host_with("sleep 4321 & sleep 4321");
+    // A number that nobody else on this machine sleeps for.
+    let sleep = format!("sleep 4321{}", std::process::id());
+    let host = host_with(&format!("{sleep} & {sleep}"));
+    host.also_configure("hook_timeout: 3s\n");
     let user = User::new(&host);
     let started = Instant::now();
     let report = user.expect("ready");
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
     assert!(
         report["notices"].to_string().contains("took too long"),
         "{report}"
     );
-    let list = ood_ca_tests::Run::new("/bin/ps")
-        .args(["-eo", "args="])
-        .output();
-    assert!(!list.stdout.contains("sleep 4321"), "{list}");
+    eventually("its children are gone", SOON, || {
+        let all = Run::new("/bin/ps").args(["-eo", "args="]).output();
+        (!all.stdout.contains(&sleep)).then_some(())
+    });
 }
 
 #[test]
 fn one_that_leaves_a_daemon_holds_nobody_up() {
     // Twice forked, in a session of its own, with stdout and stderr kept.
-    let host = host_with("(setsid sh -c 'sleep 8' & ) ; echo done >&2");
+    let host = host_with(
+        "(setsid sh -c 'echo $$ > DIR/daemon; exec sleep 600' & )
+         until [ -s DIR/daemon ]; do sleep 0.01; done; echo done >&2",
+    );
     let user = User::new(&host);
     let started = Instant::now();
     // This waits until both pipes are closed by everyone.
     user.expect("ready");
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    let daemon = fs::read_to_string(host.join("daemon")).unwrap();
+    let daemon = Pid::from_raw(daemon.trim().parse().unwrap()).unwrap();
+    kill_process(daemon, Signal::KILL).unwrap();
 }
 
 #[test]

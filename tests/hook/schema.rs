@@ -80,7 +80,7 @@ fn hooks(bench: &mut Bench) {
     let user = User::at(&host, home);
     bench.hook(&user, 0, "ready");
     bench.hook(&user, 0, "ready");
-    host.also_configure("hook_timeout: 1s\nalso_run: /nowhere/hook\n");
+    host.also_configure("hook_timeout: 3s\nalso_run: /nowhere/hook\n");
     mount.hang(Op::Lookup, "");
     bench.hook(&user, 1, "kept");
     drop(mount);

@@ -49,8 +49,13 @@ impl WebHost {
     /// Replaces the site's own lines of the configuration.
     pub(crate) fn configure(&self, extra: &str) {
         let at = |name: &str| self.join(name).display().to_string();
+        // Ample where nothing hangs, on a busy machine.
+        let patience = match extra.contains("hook_timeout:") {
+            true => "",
+            false => "hook_timeout: 25s\n",
+        };
         let text = format!(
-            "snippet_dir: {}\ntrust_dir: {}\npun_run_dir: {}\nerrors_dir: {}\nportal_config: {}\nweb_host: web1.example\n{extra}",
+            "snippet_dir: {}\ntrust_dir: {}\npun_run_dir: {}\nerrors_dir: {}\nportal_config: {}\nweb_host: web1.example\n{patience}{extra}",
             at("config/mtls"),
             at("config/mtls-trust"),
             at("run"),

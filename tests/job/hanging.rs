@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use ood_ca_tests::fuse::{Errno, FOREVER, FaultyMount, Op};
 use ood_ca_tests::{Home, eventually};
@@ -18,9 +17,11 @@ use crate::setup::{
 fn app() -> String {
     format!(
         r#"
-import signal, sys
-signal.signal(signal.SIGUSR1, lambda *_: print("heard", flush=True))
-signal.signal(signal.SIGTERM, lambda *_: (print("bye", flush=True), sys.exit(5)))
+import os, signal, sys
+# Not print(), which a signal must not interrupt with another one.
+say = lambda word: os.write(1, word + b"\n")
+signal.signal(signal.SIGUSR1, lambda *_: say(b"heard"))
+signal.signal(signal.SIGTERM, lambda *_: (say(b"bye"), sys.exit(5)))
 {APP}"#
     )
 }
@@ -66,7 +67,7 @@ fn signals_reach_the_app_and_its_end_is_seen_while_the_home_hangs() {
         job.expect_said("bye");
         // The keeper and all that it keeps are gone, whatever the home does.
         let own = job.pid();
-        eventually("only ood-job is left", Duration::from_secs(10), || {
+        eventually("only ood-job is left", PATIENCE, || {
             let left = processes_of(alice.uid());
             left.iter().all(|(pid, _)| *pid == own).then_some(())
         });
@@ -88,7 +89,7 @@ fn an_app_ends_in_time_though_its_session_cannot_be_taken_away() {
     job.signal(Signal::TERM);
     job.expect_said("bye");
     let own = job.pid();
-    eventually("only ood-job is left", Duration::from_secs(10), || {
+    eventually("only ood-job is left", PATIENCE, || {
         let left = processes_of(alice.uid());
         let only = left.iter().all(|(pid, _)| *pid == own);
         (only && mount.hanging() == 1).then_some(())
@@ -114,7 +115,7 @@ fn it_can_be_ended_while_a_certificate_is_waited_for() {
         all.iter().any(|(pid, _)| *pid != own).then_some(())
     });
     job.signal(Signal::TERM);
-    eventually("only ood-job is left", Duration::from_secs(10), || {
+    eventually("only ood-job is left", PATIENCE, || {
         let left = processes_of(alice.uid());
         left.iter().all(|(pid, _)| *pid == own).then_some(())
     });

@@ -409,16 +409,17 @@ fn another_user_who_takes_the_apps_port_on_the_nodes_network_gets_nothing() {
     let app = APP.replace("HTTP/1.1", "HTTP/1.0").replace(
         "server.serve_forever()",
         r#"
-import signal, threading
-leave, again = threading.Event(), threading.Event()
-signal.signal(signal.SIGUSR1, lambda *_: leave.set())
-signal.signal(signal.SIGUSR2, lambda *_: again.set())
+import signal, threading, time
+# Not events: a signal that comes while one is waited for would wait for itself.
+leave, again = [], []
+signal.signal(signal.SIGUSR1, lambda *_: leave.append(1))
+signal.signal(signal.SIGUSR2, lambda *_: again.append(1))
 address = server.server_address
 while True:
     threading.Thread(target=server.serve_forever).start()
-    while not leave.wait(0.01): pass
+    while not leave: time.sleep(0.01)
     server.shutdown(); server.server_close(); leave.clear(); print("left", flush=True)
-    while not again.wait(0.01): pass
+    while not again: time.sleep(0.01)
     again.clear(); server = http.server.ThreadingHTTPServer(address, Handler); print("back", flush=True)
 "#,
     );

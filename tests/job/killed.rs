@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 
 use crate::setup::{
-    APP, HidingProc, Job, Node, User, assert_all_gone, kill_all_at_once, processes_of,
-    session_files,
+    APP, HidingProc, Job, Node, PATIENCE, SOON, User, assert_all_gone, kill_all_at_once,
+    processes_of, session_files,
 };
 
 /// An app with daemons: processes that have left its session, parent and group.
@@ -17,8 +17,6 @@ fn with_daemons() -> String {
     )
 }
 
-const LIMIT: Duration = Duration::from_secs(2);
-
 const WAYS: [&str; 6] = [
     "--outbound pasta", "--outbound slirp4netns", "--outbound none", "--no-pidns --outbound pasta",
     "--no-pidns --outbound slirp4netns", "--network host --allow-unisolated",
@@ -27,7 +25,7 @@ const WAYS: [&str; 6] = [
 fn started<'a>(alice: &'a User<'_>, flags: &str) -> Job<'a> {
     let mut job = alice.job(flags, &with_daemons());
     job.ready();
-    ood_ca_tests::eventually("its daemons run", Duration::from_secs(30), || {
+    ood_ca_tests::eventually("its daemons run", PATIENCE, || {
         let all = processes_of(alice.uid());
         (all.iter().filter(|(_, name)| name == "sleep").count() == 2).then_some(())
     });
@@ -42,7 +40,7 @@ fn ood_job_alone() {
     for flags in WAYS {
         let mut job = started(&alice, flags);
         job.kill();
-        assert_all_gone(&alice, LIMIT);
+        assert_all_gone(&alice, SOON);
         assert!(!job.publish_file().exists(), "{flags}");
     }
 }
@@ -60,7 +58,7 @@ fn the_keeper_alone() {
                 .contains("error: the app's keeper ended unexpectedly"),
             "{flags}"
         );
-        assert_all_gone(&alice, LIMIT);
+        assert_all_gone(&alice, SOON);
     }
 }
 
@@ -73,7 +71,7 @@ fn the_whole_job_at_once_leaves_a_record_that_the_next_command_prunes() {
         kill_all_at_once(&alice);
         job.code();
         alice.ood_job(["sessions"]).output().assert_ok();
-        assert_all_gone(&alice, LIMIT);
+        assert_all_gone(&alice, SOON);
         // The file for the portal is overwritten by the next job of its name.
         drop(fs::remove_file(job.publish_file()));
     }
@@ -92,7 +90,7 @@ fn where_proc_hides_processes_the_way_out_ends_too() {
             job.code();
             // pasta looks once a second whether there is still anything to do.
             let limit = match signal {
-                Signal::KILL => LIMIT,
+                Signal::KILL => SOON,
                 _ => Duration::from_millis(500),
             };
             assert_all_gone(&alice, limit);
@@ -108,6 +106,6 @@ fn before_the_app_has_answered() {
         let mut job = alice.job("", "import time; time.sleep(600)");
         std::thread::sleep(Duration::from_millis(milliseconds));
         job.kill();
-        assert_all_gone(&alice, LIMIT);
+        assert_all_gone(&alice, SOON);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ood_ca_tests::{eventually, require_tool};
 
-use crate::setup::{self, Node, PATIENCE, User, assert_all_gone, get};
+use crate::setup::{self, Node, PATIENCE, SOON, User, assert_all_gone, get};
 
 fn limited(alice: &User<'_>, limit: &str, number: u32) -> Option<i32> {
     let outcome = alice
@@ -19,7 +19,7 @@ fn limited(alice: &User<'_>, limit: &str, number: u32) -> Option<i32> {
     if code != Some(0) {
         outcome.assert_failed(125, "");
     }
-    assert_all_gone(alice, Duration::from_secs(5));
+    assert_all_gone(alice, SOON);
     code
 }
 

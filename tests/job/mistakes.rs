@@ -37,7 +37,7 @@ fn nor_over_the_file_of_an_app_that_runs() {
     assert_eq!(fs::read_to_string(&file).unwrap(), told);
     // What a killed one has left is nobody's: the next one takes its place.
     job.kill();
-    crate::setup::assert_all_gone(&alice, std::time::Duration::from_secs(5));
+    crate::setup::assert_all_gone(&alice, crate::setup::SOON);
     fs::write(&file, told).unwrap();
     chown(&file, Some(alice.uid()), Some(alice.uid())).unwrap();
     let words = [
@@ -150,7 +150,8 @@ fn why_it_does_not_answer_is_said_where_it_can_be_seen() {
             "hint: does the app listen on the address that --to names?; a slow one",
         ),
     ] {
-        let mut job = alice.job(&format!("--ready-timeout 1s {flags}"), &script);
+        // Time enough for what listens to be there.
+        let mut job = alice.job(&format!("--ready-timeout 4s {flags}"), &script);
         assert_eq!(job.code(), 125);
         assert!(job.said().contains(hint), "{}", job.said());
     }
@@ -217,7 +218,8 @@ time.sleep(600)
 fn two_that_start_at_once_do_not_take_each_others_file() {
     let node = Node::new();
     let alice = node.user();
-    let slow = format!("import time; time.sleep(1.5)\n{APP}");
+    // Until it may.
+    let slow = format!("import os, time\nwhile not os.path.exists('go'): time.sleep(0.02)\n{APP}");
     let mut first = alice.job("--outbound none", APP);
     let file = first.publish_file().display().to_string();
     let words = [
@@ -226,6 +228,7 @@ fn two_that_start_at_once_do_not_take_each_others_file() {
     // Before the first one has told anybody.
     let second = alice.ood_job(words).start();
     let published = first.ready();
+    fs::write(alice.home.join("go"), "").unwrap();
     let outcome = second.wait();
     outcome.assert_refused(125, "it tells of another app, which runs");
     assert!(

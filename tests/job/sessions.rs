@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::setup::{APP, HidingProc, Node, User, assert_all_gone, kill_all_at_once, session_files};
+use crate::setup::{
+    APP, HidingProc, Node, SOON, User, assert_all_gone, kill_all_at_once, session_files,
+};
 
 #[test]
 fn an_app_is_registered_under_every_name_a_url_may_hold_while_it_runs() {
@@ -159,7 +161,7 @@ fn an_apps_files_go_with_it_though_a_chmod_has_opened_them() {
         assert!(files.iter().all(|file| file.exists()), "its app runs");
         job.signal(Signal::TERM);
         job.code();
-        assert_all_gone(&alice, Duration::from_secs(2));
+        assert_all_gone(&alice, SOON);
         assert!(!job.publish_file().exists(), "{mode:o}");
     }
 }

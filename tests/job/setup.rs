@@ -21,6 +21,9 @@ use serde_json::Value;
 /// Ample for what takes milliseconds, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// For what should take a moment, on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
 /// What every user may run: the test's own may name places in root's home.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
@@ -442,7 +445,7 @@ impl Drop for Job<'_> {
         drop(self.child.kill());
         drop(self.child.wait());
         // Nobody may still tidy up in a home that is about to be removed.
-        let deadline = Instant::now() + Duration::from_secs(2);
+        let deadline = Instant::now() + SOON;
         while Instant::now() < deadline && !processes_of(self.user.uid()).is_empty() {
             std::thread::sleep(Duration::from_millis(2));
         }

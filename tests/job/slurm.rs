@@ -72,7 +72,7 @@ impl<'a> Slurm<'a> {
     fn batch(&self, script: &str) -> String {
         const END: &str = "the end of the script\n";
         self.submit(&format!("{script}\necho {END}")).assert_ok();
-        eventually("the script ends", PATIENCE, || {
+        eventually("the script ends", 3 * PATIENCE, || {
             let said = fs::read_to_string(self.output()).ok()?;
             said.strip_suffix(END).map(str::to_owned)
         })
@@ -197,10 +197,10 @@ fn write_configuration(dir: &Path) -> PathBuf {
     conf
 }
 
-/// `srun` in an app that `ood-job run` runs with these flags.
-fn srun_inside(flags: &str) -> String {
+/// `srun` in an app that `ood-job run` runs with these flags, for so many seconds.
+fn srun_inside(flags: &str, seconds: u32) -> String {
     format!(
-        "echo '{flags}:' $($ood_job run {flags} -- timeout -s KILL 3 srun --overlap -n1 echo a step 2>/dev/null)\n"
+        "echo '{flags}:' $($ood_job run {flags} -- timeout -s KILL {seconds} srun --overlap -n1 echo a step 2>/dev/null)\n"
     )
 }
 
@@ -214,11 +214,9 @@ fn srun_from_inside_needs_one_of_the_ways_out() {
         "--outbound pasta", "--outbound slirp4netns", "--outbound none",
     ];
     let works = ["--to unix:own/socket", "--network host --allow-unisolated"];
-    let script: String = refused
-        .iter()
-        .chain(&works)
-        .map(|flags| srun_inside(flags))
-        .collect();
+    let refused_all = refused.iter().map(|flags| srun_inside(flags, 3));
+    let works_all = works.iter().map(|flags| srun_inside(flags, 50));
+    let script: String = refused_all.chain(works_all).collect();
     let said = slurm.batch(&script);
     for flags in refused {
         assert!(said.contains(&format!("{flags}:\n")), "{said}");

@@ -30,7 +30,7 @@ impl Portal {
     fn get(&self, target: &str) -> Response {
         let mut stream = TcpStream::connect(("127.0.0.1", self.0.port)).unwrap();
         stream
-            .set_read_timeout(Some(std::time::Duration::from_secs(3)))
+            .set_read_timeout(Some(std::time::Duration::from_secs(20)))
             .unwrap();
         stream
             .write_all(&request_bytes("GET", target, &[], b""))
@@ -163,7 +163,7 @@ fn apache_passes_an_apps_own_cookies_and_redirects() {
 /// headers.
 fn handshake(portal: &Portal, target: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", portal.0.port)).unwrap();
-    let patience = std::time::Duration::from_secs(3);
+    let patience = std::time::Duration::from_secs(20);
     stream.set_read_timeout(Some(patience)).unwrap();
     let headers = [
         ("Connection", "Upgrade"),

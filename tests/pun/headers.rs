@@ -301,14 +301,11 @@ fn a_long_cookie_header_takes_no_long_time() {
         format!("mod_auth_openidc_session{}", " ".repeat(7000)),
         format!("a=b{}", " ;".repeat(3500)),
     ] {
-        let began = std::time::Instant::now();
+        let before = stage.pun.worker_time();
         let status = stage.status("GET", &[("Cookie", &header)]);
         assert!([200, 400].contains(&status), "{status}");
-        assert!(
-            began.elapsed() < std::time::Duration::from_secs(2),
-            "{:?}",
-            began.elapsed()
-        );
+        let took = stage.pun.worker_time() - before;
+        assert!(took < std::time::Duration::from_secs(1), "{took:?}");
     }
 }
 

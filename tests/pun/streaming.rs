@@ -2,15 +2,19 @@
 
 use std::fs;
 use std::io::{BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ood_ca_tests::nginx::{Pun, Setup, World, find, parse_response, request_bytes};
+use ood_ca_tests::tls::Silent;
 
 use crate::job::{Job, Tls, ok};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the PUN knows as `n2`.
+const N2: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 #[test]
 fn a_websocket_carries_bytes_both_ways_as_they_come() {
@@ -254,19 +258,22 @@ fn fails(pun: &Pun, target: &str, status: u16, page: &str) {
 fn each_failure_has_the_status_and_page_that_it_deserves() {
     let world = World::new();
     let alice = world.alice();
-    let setup = Setup::new().with("connect_timeout: 1s\nidle_timeout: 1s");
-    let pun = Pun::start(&world, &alice, &setup);
+    // Short is only what is waited for.
+    let with = |keys: &str| Pun::start(&world, &alice, &Setup::new().with(keys));
+    let pun = with("connect_timeout: 1s");
     let leaf = alice.leaf("job", "--host n2.cluster.test");
 
-    let nobody = TcpListener::bind("127.0.0.2:0").unwrap();
-    let port = nobody.local_addr().unwrap().port();
-    // Takes connections and says nothing.
-    fails(&pun, &format!("/pun/proxy/n2/{port}/"), 504, "starting");
-    drop(nobody);
+    let nobody = Silent::at(N2);
+    let port = nobody.address().port();
     fails(&pun, &format!("/pun/proxy/n2/{port}/"), 502, "starting");
+    // Takes connections and says nothing.
+    let _mute = TcpListener::bind(nobody.address()).unwrap();
+    fails(&pun, &format!("/pun/proxy/n2/{port}/"), 504, "starting");
     // The nameserver of these tests does not answer either.
     fails(&pun, "/pun/proxy/n77/8888/", 502, "no-such-host");
 
+    drop(pun);
+    let pun = with("idle_timeout: 1s");
     let mute = Job::start("127.0.0.2:0", &leaf, |_, tls: &mut BufReader<&mut Tls>| {
         let mut rest = Vec::new();
         let _ = tls.read_to_end(&mut rest);
@@ -277,6 +284,8 @@ fn each_failure_has_the_status_and_page_that_it_deserves() {
         504,
         "slow",
     );
+    drop(pun);
+    let pun = with("");
     let hangs_up = Job::start("127.0.0.2:0", &leaf, |_, _| {});
     fails(
         &pun,
@@ -292,9 +301,8 @@ fn the_starting_page_gives_way_to_the_app() {
     let alice = world.alice();
     let leaf = alice.leaf("job", "--host n2.cluster.test");
     let pun = Pun::start(&world, &alice, &Setup::new());
-    let free = TcpListener::bind("127.0.0.2:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let free = Silent::at(N2);
+    let port = free.address().port();
     let target = format!("/pun/proxy/n2/{port}/lab");
     fails(&pun, &target, 502, "starting");
     let _job = Job::plain(&format!("127.0.0.2:{port}"), &leaf);

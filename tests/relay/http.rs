@@ -1,12 +1,13 @@
 //! Requests and answers as HTTP/1.1 wants them passed on.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use ood_ca_tests::eventually;
 use ood_ca_tests::nginx::{find, parse_response, read_response};
+use ood_ca_tests::tls::Silent;
 use ood_relay::{Event, IngressOptions, RequestRecord};
 
 use crate::setup::{App, PATIENCE, Pki, get, ok, read_head, values};
@@ -316,11 +317,9 @@ fn when_the_client_leaves_the_app_learns_of_it() {
 #[test]
 fn an_app_that_is_not_there_or_talks_nonsense_is_said_to() {
     let alice = Pki::new();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = nobody.local_addr().unwrap();
-    drop(nobody);
+    let nobody = Silent::at(Ipv4Addr::LOCALHOST);
     let mut app = App::plain();
-    app.address = address;
+    app.address = nobody.address();
     let ingress = alice.ingress(&app, IngressOptions::default());
     let answer = ingress.get("/");
     assert_eq!(answer.status, 502);

@@ -1,7 +1,9 @@
 //! Who asks too much, or is too slow.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ood_ca_tests::nginx::{parse_response, read_response};
@@ -9,6 +11,15 @@ use ood_ca_tests::{eventually, repeatedly};
 use ood_relay::{IngressOptions, Limits, Mode, Timeouts};
 
 use crate::setup::{App, PATIENCE, Pki, Tls, get, read_head, reasons};
+
+/// Tells other threads to end, also when this one fails.
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 fn with_limits(limits: Limits) -> IngressOptions {
     IngressOptions {
@@ -33,7 +44,8 @@ fn connections_beyond_the_cap_are_closed_and_summed_up() {
             ..Limits::default()
         },
         timeouts: Timeouts {
-            summary: Duration::from_millis(300),
+            // All of them come within it.
+            summary: Duration::from_secs(4),
             ..Timeouts::default()
         },
         ..IngressOptions::default()
@@ -63,11 +75,18 @@ fn connections_beyond_the_cap_are_closed_and_summed_up() {
 #[test]
 fn who_connects_and_says_nothing_keeps_nobody_out() {
     let alice = Pki::new();
-    let limits = Limits {
-        handshakes: 4,
-        ..Limits::default()
+    let options = IngressOptions {
+        limits: Limits {
+            handshakes: 4,
+            ..Limits::default()
+        },
+        timeouts: Timeouts {
+            handshake: 2 * PATIENCE,
+            ..Timeouts::default()
+        },
+        ..IngressOptions::default()
     };
-    let ingress = alice.ingress(&App::plain(), with_limits(limits));
+    let ingress = alice.ingress(&App::plain(), options);
     let mut established = ingress.connect();
     established.write_all(get("/").as_bytes()).unwrap();
     established.read_until(b"hello");
@@ -81,11 +100,11 @@ fn who_connects_and_says_nothing_keeps_nobody_out() {
         established.write_all(get("/").as_bytes()).unwrap();
         established.read_until(b"hello");
     }
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < PATIENCE / 2);
     // And who comes now is served within a few half seconds, not when the
     // silent ones have run out of time.
     assert_eq!(ingress.get("/").status, 200);
-    assert!(began.elapsed() < Timeouts::default().handshake / 2);
+    assert!(began.elapsed() < PATIENCE);
     assert!(reasons(&ingress.events()).contains(&"too-many-handshakes"));
     drop(silent);
 }
@@ -96,30 +115,36 @@ fn a_flood_of_handshakes_does_not_starve_who_is_in() {
     let ingress = alice.ingress(&App::plain(), IngressOptions::default());
     let mut established = ingress.connect();
     let without = alice.client_config(None);
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let (enough, over) = (
+        Instant::now() + Duration::from_secs(2),
+        AtomicBool::new(false),
+    );
     std::thread::scope(|scope| {
+        // Also when a request fails, the flood must come to an end.
+        let _end = SetWhenDropped(&over);
         for _ in 0..4 {
             scope.spawn(|| {
                 repeatedly(
-                    || Instant::now() > deadline,
+                    || over.load(Ordering::SeqCst),
                     |_| drop(Tls::connect(ingress.address, &without)),
                 );
             });
         }
-        let mut slowest = Duration::ZERO;
-        let asked = repeatedly(
-            || Instant::now() > deadline,
-            |_| {
-                let began = Instant::now();
-                established.write_all(get("/").as_bytes()).unwrap();
-                established.read_until(b"hello");
-                slowest = slowest.max(began.elapsed());
-            },
-        );
-        assert!(asked > 20, "only {asked} requests in two seconds");
-        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+        let (mut slowest, asked) = (Duration::ZERO, Cell::new(0));
+        // Until there was a flood and enough was asked in it, however slow the machine.
+        let enough_asked = || {
+            let flood = ingress.handle.stats().refused > 50;
+            Instant::now() > enough && flood && asked.get() > 20
+        };
+        repeatedly(enough_asked, |times| {
+            asked.set(times + 1);
+            let began = Instant::now();
+            established.write_all(get("/").as_bytes()).unwrap();
+            established.read_until(b"hello");
+            slowest = slowest.max(began.elapsed());
+        });
+        assert!(slowest < PATIENCE / 2, "{slowest:?}");
     });
-    assert!(ingress.handle.stats().refused > 50);
     // Not a line each.
     assert!(ingress.events().len() < 20_000);
     assert_eq!(ingress.get("/").status, 200);
@@ -196,9 +221,9 @@ fn nothing_that_moves_is_idle_and_all_else_ends() {
         let app = App::new(|mut stream| {
             read_head(&mut stream);
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
-            // Altogether longer than it may be idle.
+            // Altogether longer than it may be idle, and each much less.
             for _ in 0..10 {
-                std::thread::sleep(Duration::from_millis(150));
+                std::thread::sleep(Duration::from_millis(450));
                 let _ = stream.write_all(b"tick");
             }
             // And then nothing more.
@@ -207,8 +232,8 @@ fn nothing_that_moves_is_idle_and_all_else_ends() {
         let options = IngressOptions {
             mode,
             timeouts: Timeouts {
-                idle: Duration::from_secs(1),
-                keep_alive: Duration::from_secs(1),
+                idle: Duration::from_secs(4),
+                keep_alive: Duration::from_secs(4),
                 ..Timeouts::default()
             },
             ..IngressOptions::default()

@@ -1,12 +1,13 @@
 //! Ends: of the ingress, of one direction, of the app.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use ood_ca_tests::eventually;
+use ood_ca_tests::tls::Silent;
 use ood_relay::{IngressOptions, Mode};
 
 use crate::setup::{App, PATIENCE, Pki, Tls, get, ok, read_head, tcp_mode};
@@ -150,8 +151,9 @@ fn what_breaks_off_looks_broken_off_to_the_app() {
 #[test]
 fn an_app_that_dies_and_returns_is_found_again() {
     let alice = Pki::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let silent = Silent::at(Ipv4Addr::LOCALHOST);
+    let address = silent.address();
+    let listener = TcpListener::bind(address).unwrap();
     // Answers one request and is gone, listener and all.
     let dies = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -203,10 +205,9 @@ fn a_kept_connection_that_the_app_closes_fails_no_request() {
 #[test]
 fn an_app_that_is_not_there_ends_a_tcp_connection_with_a_reason() {
     let alice = Pki::new();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = Silent::at(Ipv4Addr::LOCALHOST);
     let mut app = App::plain();
-    app.address = nobody.local_addr().unwrap();
-    drop(nobody);
+    app.address = nobody.address();
     let ingress = alice.ingress(&app, tcp_mode());
     assert!(ingress.connect().is_closed());
     ingress.expect_line("reason=app-unreachable");

@@ -131,5 +131,5 @@ fn inside_and_outside_may_have_different_ports() {
     assert!(std::net::TcpStream::connect((NODE, 5000)).is_err());
     // Not the process that started it, but the one above.
     drop(job);
-    alice.assert_nothing_left(Duration::from_secs(3));
+    alice.assert_nothing_left(Duration::from_secs(10));
 }

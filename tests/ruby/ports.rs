@@ -20,7 +20,7 @@ fn a_taken_port_ends_the_job_before_anything_is_published() {
         assert!(!alice.work.join("connection.yml").exists(), "{said}");
         drop(other);
     }
-    alice.assert_nothing_left(std::time::Duration::from_secs(5));
+    alice.assert_nothing_left(std::time::Duration::from_secs(10));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::tools::{require_root, require_tool};
 
 /// Longer than any command here takes, even on a busy machine; short enough
 /// that a hang is noticed.
-pub const DEFAULT_LIMIT: Duration = Duration::from_secs(30);
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A command about to run.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use super::files::copy_tree;
 use super::home::Home;
 use super::tls::Server;
 use super::tools::{require_root, require_tool};
+use super::wait::eventually;
 
 /// Long enough for anything that is not stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -394,6 +395,31 @@ impl Pun {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.server.as_ref().expect("it runs").pid()
+    }
+
+    /// The processor time that its worker has taken so far, whatever else the
+    /// machine has to do meanwhile.
+    ///
+    /// # Panics
+    /// If it has none.
+    #[must_use]
+    pub fn worker_time(&self) -> Duration {
+        // Linux counts in hundredths of a second for everybody.
+        const TICK: Duration = Duration::from_millis(10);
+        let master = self.pid().to_string();
+        let of_worker = |entry: fs::DirEntry| {
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // From the third field, the state, on.
+            let (_, rest) = stat.rsplit_once(") ")?;
+            let fields: Vec<&str> = rest.split(' ').collect();
+            let field = |nth: usize| fields.get(nth)?.parse::<u32>().ok();
+            (fields.get(1) == Some(&master.as_str())).then(|| Some(field(11)? + field(12)?))?
+        };
+        // It listens before it has one.
+        TICK * eventually("the master has a worker", PATIENCE, || {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            all.into_iter().find_map(of_worker)
+        })
     }
 
     /// What nginx has written to its error log.

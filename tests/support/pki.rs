@@ -148,8 +148,10 @@ impl State {
             let fits = own.exists() && signer.belongs_to(&key_at(&own));
             assert!(
                 fits,
-                "{} has no key for the authority that signs",
-                pki.display()
+                "{} has no key for the authority {} that signs: {:#?}",
+                pki.display(),
+                signer.serial(),
+                Snapshot::of(pki)
             );
         }
         let client = certificate_at(&pki.join("client.crt"));

@@ -2,13 +2,17 @@
 
 use std::ffi::OsStr;
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 
 /// Long enough for a program to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -202,6 +206,42 @@ pub fn free_port() -> u16 {
         }
     }
     panic!("no port from {FIRST} on is free");
+}
+
+/// An address that nobody listens at, and that nobody else gets while this lives.
+/// It is only bound: who connects is refused. A listener that is bound to it by
+/// name gets it all the same.
+#[derive(Debug)]
+pub struct Silent {
+    address: SocketAddr,
+    // Held for the port.
+    _socket: OwnedFd,
+}
+
+impl Silent {
+    /// A port that the system chooses at this address.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn at(ip: Ipv4Addr) -> Self {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        // As listeners of the standard library, with which it is to be shared.
+        set_socket_reuseaddr(&socket, true).unwrap();
+        bind(&socket, &SocketAddr::from((ip, 0))).unwrap();
+        let address = getsockname(&socket).unwrap().try_into().unwrap();
+        Silent {
+            address,
+            _socket: socket,
+        }
+    }
+
+    /// Where nobody listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 /// Python of the virtual environment that has the linter and the JSON Schema
