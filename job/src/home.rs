@@ -3,7 +3,7 @@
 //! signals and sees the app's end never waits for it.
 
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ca_core::{Authority, Certificate, PeerName, now};
 use ood_relay::{Identity, Ingress, IngressOptions, TrustSource};
@@ -41,6 +41,16 @@ pub(crate) struct Looked {
     pub(crate) registered: Option<Result<()>>,
 }
 
+/// How far the home tells of the app. Held while something is told or taken away: the
+/// app may end while a slow home is still being told of it.
+#[derive(Debug, Default)]
+pub(crate) struct Telling {
+    /// On the file to publish in, from when that tells of the app.
+    claim: Option<Claim>,
+    /// From then on nothing is told any more.
+    over: bool,
+}
+
 /// What a session keeps in the home.
 #[derive(Clone)]
 pub(crate) struct Home {
@@ -49,8 +59,7 @@ pub(crate) struct Home {
     pub(crate) job: Option<Job>,
     pub(crate) registry: Registry,
     pub(crate) connection: Connection,
-    /// On the file that tells of the app, from when it does.
-    pub(crate) claim: Arc<Mutex<Option<Claim>>>,
+    pub(crate) telling: Arc<Mutex<Telling>>,
     pub(crate) notice: Arc<dyn Fn(Notice) + Send + Sync>,
 }
 
@@ -103,6 +112,10 @@ impl Home {
     /// Tells the portal; whether the session is registered. Without that it is
     /// reached all the same, unless the site requires it.
     pub(crate) fn publish(&self, expires: OffsetDateTime) -> Result<bool> {
+        let mut telling = self.telling();
+        if telling.over {
+            return Ok(false);
+        }
         let registered = match self.register(expires) {
             Err(error) if self.request.site.require_registration => return Err(error),
             Err(error) => {
@@ -115,10 +128,13 @@ impl Home {
         };
         if let Some(file) = &self.request.publish {
             let runs = |session: &str| known_to_run(&self.registry, session);
-            let claim = file.claim(&self.connection, runs)?;
-            *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
+            telling.claim = Some(file.claim(&self.connection, runs)?);
         }
         Ok(registered)
+    }
+
+    fn telling(&self) -> MutexGuard<'_, Telling> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn register(&self, expires: OffsetDateTime) -> Result<()> {
@@ -145,6 +161,8 @@ impl Home {
         let expires = fresh.as_ref().map_or(leaf, |(leaf, _)| leaf);
         let expires = expires.certificate.not_after();
         let wanted = told && (due || !registered);
+        let telling = self.telling();
+        let wanted = wanted && !telling.over;
         Ok(Looked {
             fresh,
             registered: wanted.then(|| self.register(expires)),
@@ -153,8 +171,9 @@ impl Home {
 
     /// Takes away what tells of the app.
     pub(crate) fn forget(&self) {
-        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(claim.take());
+        let mut telling = self.telling();
+        telling.over = true;
+        drop(telling.claim.take());
         forget(
             &self.registry,
             &self.node,

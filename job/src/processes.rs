@@ -145,8 +145,12 @@ fn number(text: &str) -> Option<i32> {
 /// below them. What they start meanwhile is found in the next round, as orphans
 /// of ours come back to us (this process must be a subreaper).
 pub(crate) fn kill_descendants(spared: &[i32]) {
+    kill_descendants_within(PATIENCE, spared);
+}
+
+fn kill_descendants_within(patience: Duration, spared: &[i32]) {
     let me = getpid().as_raw_nonzero().get();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         let everything = all();
         let mut safe: HashSet<i32> = spared.iter().copied().collect();
@@ -163,7 +167,7 @@ pub(crate) fn kill_descendants(spared: &[i32]) {
         let hidden = children().into_iter();
         below.extend(hidden.filter(|pid| !everything.iter().any(|p| p.pid == *pid)));
         below.retain(|pid| !safe.contains(pid));
-        if below.is_empty() || Instant::now() > deadline {
+        if below.is_empty() {
             return;
         }
         // All stopped before the first dies, so that none makes new ones
@@ -174,6 +178,10 @@ pub(crate) fn kill_descendants(spared: &[i32]) {
             }
         }
         while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
+        // Not before: a machine that stood still is no reason to leave any.
+        if Instant::now() > deadline {
+            return;
+        }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -203,6 +211,35 @@ mod tests {
             assert_eq!(Seen::of(none), Seen::Gone);
         }
         assert_eq!(Stat::parse(""), None);
+    }
+
+    #[test]
+    fn what_is_below_is_killed_once_however_late_it_is() {
+        const ALONE: &str = "OOD_JOB_TEST_ALONE";
+        let name = "processes::tests::what_is_below_is_killed_once_however_late_it_is";
+        if std::env::var_os(ALONE).is_none() {
+            // In a process of its own, which has no children of other tests.
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let alone = alone.args(["--exact", name]).env(ALONE, "1");
+            let outcome = alone.output().unwrap();
+            assert!(outcome.status.success(), "{outcome:?}");
+            return;
+        }
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        kill_descendants_within(Duration::ZERO, &[]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // An error: it was waited for already.
+        while let Ok(None) = child.try_wait() {
+            let late = Instant::now() > deadline;
+            if late {
+                child.kill().unwrap();
+            }
+            assert!(!late, "it lives");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]

@@ -226,7 +226,7 @@ pub fn run(request: RunRequest, notice: impl Fn(Notice) + Send + Sync + 'static)
             job: Job::current(now()),
             registry,
             connection,
-            claim: Arc::default(),
+            telling: Arc::default(),
             notice: teller.notice(),
         },
         network,

@@ -78,6 +78,23 @@ fn signals_reach_the_app_and_its_end_is_seen_while_the_home_hangs() {
 }
 
 #[test]
+fn an_app_that_ends_while_it_is_told_of_leaves_nothing() {
+    let node = Node::new();
+    // A file server, for which each step takes its time.
+    let (_backing, mount) = mount();
+    let alice = user(&node, &mount);
+    let once = APP.replace(
+        "server.serve_forever()", "server.handle_request(); os._exit(5)",
+    );
+    for round in 0..15 {
+        let mut job = alice.job("--outbound none --ready tcp", &once);
+        assert_eq!(job.code(), 5, "{}", job.said());
+        assert_eq!(session_files(&alice.home), [""; 0], "round {round}");
+        assert!(!job.publish_file().exists(), "round {round}");
+    }
+}
+
+#[test]
 fn an_app_ends_in_time_though_its_session_cannot_be_taken_away() {
     let node = Node::new();
     let (_backing, mount) = mount();
