@@ -376,11 +376,12 @@ fn threads_to_have() -> Option<usize> {
         };
         (0..wanted).take_while(start).count() == wanted
     });
-    // For the kernel a thread has ended a moment after it can be joined.
-    let deadline = Instant::now() + Duration::from_secs(1);
+    // For the kernel a thread has ended a moment after it can be joined: a long one on a
+    // node that has much else to do, and with a second thread no keeper can be started.
+    let deadline = Instant::now() + Duration::from_secs(30);
     let single = || std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
     while !single() && Instant::now() < deadline {
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_micros(100));
     }
     all.then_some(threads)
 }

@@ -1,12 +1,13 @@
 //! What is left after a `kill -9`: nothing, whoever is killed.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 
 use crate::setup::{
-    APP, HidingProc, Job, Node, PATIENCE, SOON, User, assert_all_gone, kill_all_at_once,
+    APP, HidingProc, Job, Node, PATH, PATIENCE, SOON, User, assert_all_gone, kill_all_at_once,
     processes_of, session_files,
 };
 
@@ -107,5 +108,28 @@ fn before_the_app_has_answered() {
         std::thread::sleep(Duration::from_millis(milliseconds));
         job.kill();
         assert_all_gone(&alice, SOON);
+    }
+}
+
+#[test]
+fn while_the_way_out_takes_its_time() {
+    let node = Node::new();
+    let alice = node.user();
+    // None of them ever says that it is ready.
+    let tools = alice.home.dir("tools");
+    fs::set_permissions(&tools, fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["pasta", "slirp4netns"] {
+        let tool = tools.join(name);
+        fs::write(&tool, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    alice.set("PATH", format!("{}:{PATH}", tools.display()));
+    for flags in [
+        "--outbound pasta", "--outbound slirp4netns", "--no-pidns", "",
+    ] {
+        let mut job = alice.job(flags, "print('started')");
+        alice.process("sleep");
+        job.kill();
+        assert_all_gone(&alice, LIMIT);
     }
 }

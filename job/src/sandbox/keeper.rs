@@ -47,7 +47,7 @@ pub(super) fn run(plan: Plan, control: OwnedFd, sockets: OwnedFd) -> ! {
         let signals = prepare(&keep.collect::<Vec<_>>())
             .map_err(|e| failure("prepare the app's surroundings", &e, String::new()));
         let built = signals.and_then(|signals| {
-            let built = build(&plan)?;
+            let built = build(&plan, &control)?;
             Ok((signals, built))
         });
         match built {
@@ -127,7 +127,7 @@ struct Built {
 }
 
 /// Makes the namespaces and everything in them, and ends up inside.
-fn build(plan: &Plan) -> Result<Built, Failure> {
+fn build(plan: &Plan, control: &OwnedFd) -> Result<Built, Failure> {
     let Network::Private {
         pid_namespace,
         outbound: wanted,
@@ -162,7 +162,7 @@ fn build(plan: &Plan) -> Result<Built, Failure> {
     let mut running = None;
     let mut notices = Vec::new();
     for one in waiting {
-        match one.begin() {
+        match one.begin(control) {
             Ok(it) => {
                 running = Some(it);
                 break;

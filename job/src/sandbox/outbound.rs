@@ -202,14 +202,15 @@ impl Waiting {
         }
     }
 
-    /// Lets it begin, and waits until the network works.
-    pub(super) fn begin(self) -> Result<Running, Failure> {
+    /// Lets it begin, and waits until the network works, or nobody is at the other end of
+    /// `control` any more.
+    pub(super) fn begin(self, control: &OwnedFd) -> Result<Running, Failure> {
         let before = processes::children();
         let begun = rustix::io::write(&self.go, b"g").map_err(io::Error::from);
         let ready = begun.and_then(|_| match self.tool {
             // It goes on in the background once all is ready.
-            Tool::Pasta => wait_for_end(self.pid),
-            Tool::Slirp4netns => wait_for_byte(&self.ready),
+            Tool::Pasta => wait_for_end(self.pid, control),
+            Tool::Slirp4netns => wait_for_byte(&self.ready, control),
         });
         match ready {
             Ok(true) => Ok(Running {
@@ -296,7 +297,7 @@ fn adopted_since(before: &[i32]) -> Option<Pid> {
         .and_then(Pid::from_raw)
 }
 
-fn wait_for_end(pid: Pid) -> io::Result<bool> {
+fn wait_for_end(pid: Pid, control: &OwnedFd) -> io::Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let ended: Option<(Pid, WaitStatus)> =
@@ -307,15 +308,26 @@ fn wait_for_end(pid: Pid) -> io::Result<bool> {
         if Instant::now() > deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
+        let mut ended = [PollFd::new(control, PollFlags::empty())];
+        // Its end is told whatever is asked for (poll(2)).
+        if poll(&mut ended, Some(&Timespec::default()))? > 0 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         std::thread::sleep(Duration::from_micros(500));
     }
 }
 
-fn wait_for_byte(from: impl AsFd) -> io::Result<bool> {
+fn wait_for_byte(from: impl AsFd, control: &OwnedFd) -> io::Result<bool> {
     let limit = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
-    let mut fds = [PollFd::new(&from, PollFlags::IN)];
+    let mut fds = [
+        PollFd::new(&from, PollFlags::IN),
+        PollFd::new(control, PollFlags::empty()),
+    ];
     if poll(&mut fds, Some(&limit))? == 0 {
         return Err(io::ErrorKind::TimedOut.into());
+    }
+    if !fds[1].revents().is_empty() {
+        return Err(io::ErrorKind::BrokenPipe.into());
     }
     let mut byte = [0];
     Ok(rustix::io::read(&from, &mut byte)? == 1)

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 
 use super::wire::Failure;
@@ -93,6 +94,13 @@ fn refused(what: &str, error: &io::Error, settings: impl Fn() -> Settings) -> Fa
             format!("{error} ({why})"),
             format!("an administrator can allow it: {fix}; {OTHER_WAYS}"),
         ),
+        // It is not about a disk (unshare(2)).
+        None if error.raw_os_error() == Some(Errno::ENOSPC as i32) => (
+            "there are as many namespaces as there may be".into(),
+            format!(
+                "end other apps of yours on this node; an administrator can raise user.max_user_namespaces and its like; {OTHER_WAYS}"
+            ),
+        ),
         None => (
             error.to_string(),
             format!("a container around the job may forbid it; {OTHER_WAYS}"),
@@ -108,6 +116,18 @@ fn refused(what: &str, error: &io::Error, settings: impl Fn() -> Settings) -> Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn too_many_namespaces_are_no_full_disk() {
+        let error = io::Error::from_raw_os_error(Errno::ENOSPC as i32);
+        let some = || Settings {
+            most: Some(9),
+            ..Settings::default()
+        };
+        let failure = refused("create a namespace", &error, some);
+        assert!(failure.why.contains("as many namespaces"), "{failure:?}");
+        assert!(failure.hint.contains("--to unix:PATH"), "{failure:?}");
+    }
 
     #[test]
     fn a_refusal_names_the_setting_that_forbids_it() {
