@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
 
 use ood_ca_tests::fuse::{Errno, FOREVER, FaultyMount, Op};
 use ood_ca_tests::{Home, eventually};
@@ -191,7 +192,7 @@ fn a_record_that_cannot_be_read_just_now_is_not_pruned() {
     let register = ["register", "40123", "--pid", "1"];
     alice.ood_job(register).output().assert_ok();
     let files = session_files(&alice.home);
-    let long_ago = std::time::SystemTime::now() - Duration::from_secs(3 * 3600);
+    let long_ago = SystemTime::now() - Duration::from_secs(3 * 3600);
     for file in &files {
         let path = alice.home.join(".ood/sessions").join(file);
         let opened = fs::File::options().write(true).open(path).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
@@ -16,6 +16,23 @@ fn with_daemons() -> String {
     format!(
         "import subprocess\nfor _ in range(2): subprocess.Popen(['sh', '-c', '(setsid sleep 600 &)'])\n{APP}"
     )
+}
+
+/// What is promised. A loaded machine may miss it, but not each time.
+const PROMISED: Duration = Duration::from_secs(2);
+
+/// Has a job started and killed until nothing is left of one in time, and of none for
+/// long.
+fn assert_all_gone_in_time(alice: &User<'_>, start_and_kill: impl Fn()) {
+    const TIMES: u32 = 3;
+    for time in 1..=TIMES {
+        start_and_kill();
+        let killed = Instant::now();
+        assert_all_gone(alice, if time < TIMES { SOON } else { PROMISED });
+        if killed.elapsed() <= PROMISED {
+            return;
+        }
+    }
 }
 
 const WAYS: [&str; 6] = [
@@ -39,10 +56,11 @@ fn ood_job_alone() {
     let node = Node::new();
     let alice = node.user();
     for flags in WAYS {
-        let mut job = started(&alice, flags);
-        job.kill();
-        assert_all_gone(&alice, SOON);
-        assert!(!job.publish_file().exists(), "{flags}");
+        assert_all_gone_in_time(&alice, || {
+            let mut job = started(&alice, flags);
+            job.kill();
+        });
+        assert!(!alice.home.join("connection.yml").exists(), "{flags}");
     }
 }
 
@@ -51,15 +69,16 @@ fn the_keeper_alone() {
     let node = Node::new();
     let alice = node.user();
     for flags in WAYS {
-        let mut job = started(&alice, flags);
-        kill_process(job.keeper(), Signal::KILL).unwrap();
-        assert_eq!(job.code(), 125, "{flags}: {}", job.said());
-        assert!(
-            job.said()
-                .contains("error: the app's keeper ended unexpectedly"),
-            "{flags}"
-        );
-        assert_all_gone(&alice, SOON);
+        assert_all_gone_in_time(&alice, || {
+            let mut job = started(&alice, flags);
+            kill_process(job.keeper(), Signal::KILL).unwrap();
+            assert_eq!(job.code(), 125, "{flags}: {}", job.said());
+            assert!(
+                job.said()
+                    .contains("error: the app's keeper ended unexpectedly"),
+                "{flags}"
+            );
+        });
     }
 }
 
@@ -104,10 +123,11 @@ fn before_the_app_has_answered() {
     let node = Node::new();
     let alice = node.user();
     for milliseconds in [0, 2, 5, 10, 20, 40, 80] {
-        let mut job = alice.job("", "import time; time.sleep(600)");
-        std::thread::sleep(Duration::from_millis(milliseconds));
-        job.kill();
-        assert_all_gone(&alice, SOON);
+        assert_all_gone_in_time(&alice, || {
+            let mut job = alice.job("", "import time; time.sleep(600)");
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            job.kill();
+        });
     }
 }
 
@@ -127,9 +147,10 @@ fn while_the_way_out_takes_its_time() {
     for flags in [
         "--outbound pasta", "--outbound slirp4netns", "--no-pidns", "",
     ] {
-        let mut job = alice.job(flags, "print('started')");
-        alice.process("sleep");
-        job.kill();
-        assert_all_gone(&alice, LIMIT);
+        assert_all_gone_in_time(&alice, || {
+            let mut job = alice.job(flags, "print('started')");
+            alice.process("sleep");
+            job.kill();
+        });
     }
 }
