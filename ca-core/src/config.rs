@@ -16,6 +16,7 @@ use crate::settings::{
     AllowedHost, ConfigPath, CookieName, HeaderName, HeaderTemplate, HostHeader, HostRegex,
     Nameserver, PortRange, Span, TlsMin, VerifyHost,
 };
+use crate::text::quoted;
 use crate::ttl::Ttl;
 
 /// Largest configuration file that is read, in bytes.
@@ -411,7 +412,7 @@ fn read(path: &Path, root: bool) -> Result<Option<String>> {
     if root && (metadata.uid() != 0 || metadata.mode() & 0o022 != 0) {
         return Err(unsafe_path(
             "root does not use a configuration that others may write",
-            format!("chown root {0} && chmod go-w {0}", path.display()),
+            format!("chown root {0} && chmod go-w {0}", quoted(path)),
         ));
     }
     let mut text = String::new();

@@ -30,6 +30,7 @@ use crate::issued::{ISSUED, IssuedRecord};
 use crate::location::PkiLocation;
 use crate::rotation::{Phase, phase};
 use crate::store::{Access, Dir, Durability, TEMPORARY_PREFIX};
+use crate::text::quoted;
 use crate::webhosts::{WEBHOSTS, WebHosts};
 
 /// How bad it is.
@@ -166,7 +167,7 @@ fn directory(location: &PkiLocation) -> Result<Finding> {
     let mut open = Vec::new();
     for dir in dot_ood.chain([&dir]) {
         if dir.stat()?.st_mode & 0o077 != 0 {
-            open.push(dir.path().display().to_string());
+            open.push(quoted(dir.path()));
         }
     }
     let open = open.join(" ");

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 
+use crate::text::quoted;
+
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -334,7 +336,7 @@ fn io_hint(action: &str, source: &io::Error, path: &Path) -> Option<String> {
         K::PermissionDenied => {
             return Some(format!(
                 "check owner and mode with: ls -ld {0}; root cannot enter a root-squashed home, so run this as the directory's owner",
-                path.display()
+                quoted(path)
             ));
         }
         K::StaleNetworkFileHandle => {

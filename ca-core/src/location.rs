@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::SiteConfig;
 use crate::error::{Error, Result};
 use crate::store::{Dir, Durability, retry_stale};
+use crate::text::quoted;
 
 /// The place of a PKI directory, whether or not it exists yet.
 ///
@@ -104,7 +105,7 @@ impl PkiLocation {
                 problem: "every user may write to it and rename what is in it".into(),
                 fix: format!(
                     "chmod o-w {}, or choose another place",
-                    self.anchor.display()
+                    quoted(&self.anchor)
                 ),
             });
         }

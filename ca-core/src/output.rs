@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::issued::ISSUED;
 use crate::key::{PrivateKey, SubjectKey, wiped};
 use crate::store::{Access, Dir, Durability, retry_stale};
+use crate::text::quoted;
 
 /// In which form key and certificate are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,7 +139,7 @@ impl<'a> LeafFiles<'a> {
                     problem: "it is there already and was not written by ood-ca".into(),
                     fix: format!(
                         "move it away, or choose another --name: mv {0} {0}.old",
-                        self.dir.join(&key_file).display()
+                        quoted(self.dir.join(&key_file))
                     ),
                 })
             }

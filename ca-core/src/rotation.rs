@@ -33,6 +33,7 @@ use crate::key::PrivateKey;
 use crate::location::PkiLocation;
 use crate::profile;
 use crate::store::{Access, Dir, Durability, attempts, pause};
+use crate::text::quoted;
 use crate::trust::TrustBundle;
 use crate::webhosts::{WebHost, WebHosts};
 
@@ -206,7 +207,7 @@ impl<'a> Rotation<'a> {
                     ),
                     hint: format!(
                         "restart your web server there; if a host is no longer in use, remove {} ; or add --force",
-                        dir.path().join("webhosts").join(&lacking[0]).display()
+                        quoted(dir.path().join("webhosts").join(&lacking[0]))
                     ),
                 });
             }

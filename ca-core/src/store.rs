@@ -26,6 +26,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::key::random_bytes;
+use crate::text::quoted;
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,7 +164,7 @@ impl Dir {
                     "others may write to it (mode {:04o})",
                     stat.st_mode & 0o7777
                 ),
-                fix: format!("chmod go-w {}", self.path.display()),
+                fix: format!("chmod go-w {}", quoted(&self.path)),
             });
         }
         Ok(())
@@ -230,7 +231,7 @@ impl Dir {
         } else {
             (
                 "it is not a directory",
-                format!("move it away: mv {0} {0}.old", path.display()),
+                format!("move it away: mv {0} {0}.old", quoted(&path)),
             )
         };
         Error::UnsafePath {
@@ -274,7 +275,7 @@ impl Dir {
                 ),
                 fix: format!(
                     "chmod go-w {0}   (if it has an ACL, its mask shows as the group's permission: setfacl -b {0})",
-                    self.path.display()
+                    quoted(&self.path)
                 ),
             });
         }
@@ -607,7 +608,7 @@ fn not_regular(path: &Path, what: &str) -> Error {
     Error::UnsafePath {
         path: path.to_owned(),
         problem: format!("it is {what}, not a regular file"),
-        fix: format!("move it away: mv {0} {0}.old", path.display()),
+        fix: format!("move it away: mv {0} {0}.old", quoted(&path)),
     }
 }
 
@@ -623,7 +624,7 @@ fn check_owner(stat: &Stat, path: &Path) -> Result<()> {
     } else {
         format!(
             "remove it or have it given back: chown {me} {}",
-            path.display()
+            quoted(path)
         )
     };
     Err(Error::UnsafePath {
@@ -649,7 +650,7 @@ fn check_file(stat: &Stat, path: &Path, access: Access) -> Result<()> {
         return Err(Error::UnsafePath {
             path: path.to_owned(),
             problem: format!("{problem} (mode {:04o})", stat.st_mode & 0o7777),
-            fix: format!("chmod {change} {}", path.display()),
+            fix: format!("chmod {change} {}", quoted(path)),
         });
     }
     Ok(())

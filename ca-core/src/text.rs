@@ -1,5 +1,7 @@
 //! Text for people, laid out the same by every command. Nothing here is printed.
 
+use std::path::Path;
+
 use time::{OffsetDateTime, UtcOffset};
 
 /// The text with control characters, and those that change its direction, made
@@ -18,6 +20,23 @@ pub fn printable(text: &str) -> String {
             escaped.into_iter().flatten().chain((!hidden).then_some(c))
         })
         .collect()
+}
+
+/// A path as a word of a shell's command, for hints that somebody pastes.
+///
+/// ```
+/// use ca_core::text::quoted;
+/// assert_eq!(quoted("/home/alice/.ood/pki"), "/home/alice/.ood/pki");
+/// assert_eq!(quoted("/home/alice/it's; reboot"), r"'/home/alice/it'\''s; reboot'");
+/// ```
+#[must_use]
+pub fn quoted(path: impl AsRef<Path>) -> String {
+    let text = path.as_ref().to_string_lossy();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if text.chars().all(plain) && text.starts_with(|c: char| c != '-') {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The time to the minute, UTC: `2026-11-22 10:00 UTC`.

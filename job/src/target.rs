@@ -1,5 +1,6 @@
 //! Where the app listens.
 
+use ca_core::text::quoted;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeBounds;
@@ -144,7 +145,7 @@ impl Target {
                     "others may reach the socket in it (mode {:04o})",
                     meta.mode() & 0o7777
                 ),
-                format!("chmod 0700 {}", dir.display()),
+                format!("chmod 0700 {}", quoted(dir)),
             );
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Examination of an installed setup, from the portal's configuration to one
 //! user's certificates: each check with a verdict and a way out.
 
+use ca_core::text::quoted;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -117,7 +118,7 @@ fn configuration(request: &CheckRequest, loaded: &ca_core::Result<SiteConfig>) -
             "users cannot read {}, and their part needs it",
             path.display()
         );
-        return Fail(what, format!("chmod o+r {}", path.display())).named("configuration");
+        return Fail(what, format!("chmod o+r {}", quoted(path))).named("configuration");
     }
     doctor::configuration(loaded)
 }
@@ -291,7 +292,7 @@ fn hook(site: &SiteConfig) -> Finding {
     if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
         return Fail(
             format!("others than root may change {command}, and root runs it"),
-            format!("chown root {command} && chmod go-w {command}"),
+            format!("chown root {0} && chmod go-w {0}", quoted(command)),
         );
     }
     let ours = std::env::current_exe().and_then(fs::metadata);

@@ -1,5 +1,6 @@
 //! What can go wrong on the web host, each with what can be done about it.
 
+use ca_core::text::quoted;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -97,7 +98,7 @@ impl Error {
                 io::ErrorKind::NotFound => Some("check the spelling of the path".into()),
                 io::ErrorKind::PermissionDenied => Some(format!(
                     "check owner and mode with: ls -ld {}",
-                    path.display()
+                    quoted(path)
                 )),
                 _ => None,
             },

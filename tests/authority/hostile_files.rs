@@ -185,6 +185,28 @@ fn a_hostile_key_of_the_authority_is_refused() {
 }
 
 #[test]
+fn a_hint_can_be_pasted_whatever_the_path_is() {
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    let home = Home::at(
+        &place.path().join("it's $(touch pwned); :"),
+        Home::spare_uid(),
+    );
+    home.ood_ca("init").assert_ok();
+    let key = home.pki().join("ca.key");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let refused = home.ood_ca("show --json");
+    assert_eq!(refused.code(), Some(1), "{refused}");
+    let error = &refused.json()["error"];
+    let command = error["hint"].as_str().unwrap();
+    assert!(command.starts_with("chmod "), "{command}");
+    let shell = Run::new("/bin/sh").args(["-c", command]);
+    shell.within(home.path()).output().assert_ok();
+    home.ood_ca("show").assert_ok();
+    assert!(!home.join("pwned").exists());
+}
+
+#[test]
 fn a_hostile_certificate_of_the_authority_is_refused() {
     refuse_each_trap(
         "ca.crt",
