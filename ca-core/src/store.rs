@@ -608,7 +608,7 @@ fn not_regular(path: &Path, what: &str) -> Error {
     Error::UnsafePath {
         path: path.to_owned(),
         problem: format!("it is {what}, not a regular file"),
-        fix: format!("move it away: mv {0} {0}.old", quoted(&path)),
+        fix: format!("move it away: mv {0} {0}.old", quoted(path)),
     }
 }
 
