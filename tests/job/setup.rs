@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -195,14 +196,19 @@ pub(crate) fn name_server() -> Arc<Mutex<Vec<String>>> {
     asked
 }
 
-/// A web server of the node, or of a host that it reaches.
-pub(crate) fn web_server(address: SocketAddr, says: &'static str) {
+/// A web server of the node, or of a host that it reaches. How many connections it
+/// has met.
+pub(crate) fn web_server(address: SocketAddr, says: &'static str) -> Arc<AtomicUsize> {
     let listener = TcpListener::bind(address).unwrap();
+    let met = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&met);
     std::thread::spawn(move || {
         for connection in listener.incoming().map_while(Result::ok) {
+            count.fetch_add(1, Ordering::SeqCst);
             answer(connection, says);
         }
     });
+    met
 }
 
 /// The same at a socket.
