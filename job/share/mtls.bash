@@ -43,9 +43,31 @@ mtls_error() {
     return 1
 }
 
+# Whether these functions can use their variables: a read-only one of the job script's
+# would stop them half-way, with the app running. It has none itself for that reason.
+mtls_can_assign() {
+    # `set -x` in the job script must not write its values into the job's output.
+    local -
+    { set +xv; } 2>/dev/null
+    set -- "$(readonly -p)" all app args attempt base birth body caddy certificate code \
+        config dir dropped ending fd fields folded go grace headers host i init init_birth \
+        inner job key limit line list main max min mtls_functions name needed network never next ood_ca \
+        other others outbound outer over own part plain port process program proxy ready \
+        rest server server_birth space spelling status taken text timeout told top traps \
+        trusted usage value watch watched which word
+    while [ $# -gt 1 ]; do
+        if [[ $1 =~ (^|$'\n')(declare|readonly)(\ -[A-Za-z]+)?\ "$2"(=|$'\n'|$) ]]; then
+            mtls_error "the variable $2 of this script is read-only" "give it another name"
+            return 2
+        fi
+        set -- "$1" "${@:3}"
+    done
+}
+
 # The value never becomes part of a configuration: Caddy takes it from its
 # environment, so no character in it has a meaning.
 add_caddy_header() {
+    mtls_can_assign || return
     # `set -x` in the job script must not write the value into the job's output.
     local -
     { set +xv; } 2>/dev/null
@@ -173,6 +195,9 @@ mtls_arguments() {
 # `start_mtls … &` ends the shell above that one, and waits for no other: so it hands the
 # signal on, and ends last.
 mtls_apart() {
+    # `sh` of some systems is bash in this mode, in which `wait` forgets who has ended.
+    local -
+    set +o posix
     local part='' told='' code=0 traps name
     if [ "$BASHPID" = "$$" ]; then
         ("$@")
@@ -225,6 +250,7 @@ mtls_listeners() {
 }
 
 mtls_free_port() {
+    mtls_can_assign || return
     local min=${1:-2000} max=${2:-65535} port attempt
     if ! mtls_is_port "$min" || ! mtls_is_port "$max" || [ "$min" -gt "$max" ]; then
         mtls_error "$min to $max is no range of ports" "mtls_free_port MIN MAX, from 1 to 65535"
@@ -556,6 +582,7 @@ mtls_nameserver() {
 }
 
 start_mtls_caddy() {
+    mtls_can_assign || return
     mtls_apart mtls_by_caddy start_mtls_caddy "$@"
 }
 
@@ -746,6 +773,7 @@ mtls_end_caddy() {
 
 # With ood-job where that is on this node, else with Caddy.
 start_mtls() {
+    mtls_can_assign || return
     if command -v "${MTLS_OOD_JOB:-ood-job}" >/dev/null; then
         mtls_apart mtls_by_job start_mtls "$@"
     else

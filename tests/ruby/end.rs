@@ -113,18 +113,55 @@ fn started_in_the_background_it_ends_when_it_is_killed() {
 #[test]
 fn a_shell_that_has_a_trap_of_its_own_runs_it() {
     let alice = User::new();
-    for (by, setting) in both(&alice) {
+    let modes = ["", "set -o posix;"];
+    let settings = both(&alice);
+    for ((by, setting), mode) in settings.iter().flat_map(|s| modes.map(|mode| (s, mode))) {
+        // As `sh`, which is bash on some systems.
         let code = format!(
-            "{setting} exec {{up}}<> <(:); export MTLS_READY_FD=$up MTLS_OUTBOUND=none; \
+            "{mode} {setting} exec {{up}}<> <(:); export MTLS_READY_FD=$up MTLS_OUTBOUND=none; \
              {{ trap 'touch trapped' TERM; start_mtls {PORT} 5000 python3 app.py 5000; \
              echo $? >code; trap -p TERM >after; }} & \
              read -u \"$up\"; kill \"$!\"; wait \"$!\"; [ -e trapped ] || exit 6; rm trapped; \
              grep -q touch after || exit 7; grep -qx 143 code || exit 8; exit 5"
         );
         let said = alice.shell(&code).output();
-        assert_eq!(said.code(), Some(5), "{by}: {said}");
+        assert_eq!(said.code(), Some(5), "{by} {mode}: {said}");
         alice.assert_nothing_left(AT_ONCE);
     }
+}
+
+/// What the functions assign to, in all the ways that their file has. What is set from
+/// outside and what is bash's own is in capitals.
+const ASSIGNED: &str = r#"
+import re, sys
+text = re.sub(r"(?m)^ *#.*", "", sys.stdin.read())
+found = set(re.findall(r"(?<![\w$!{./-])([a-z_]+)\+?=", text))
+found |= set(re.findall(r"\bfor ([a-z_]+)(?: in|;)", text))
+found |= set(re.findall(r"\bexec \{([a-z]+)\}", text))
+for words in re.findall(r"\b(?:local|read)((?: [^ \n;|&<)]+)+)", text):
+    found |= set(re.findall(r"(?:^| )([a-z][a-z_]*)(?= |$|=)", words))
+print(*sorted(found))
+"#;
+
+#[test]
+fn a_read_only_variable_that_the_functions_need_is_an_error_before_anything_runs() {
+    let alice = User::new();
+    let functions = std::fs::read_to_string(crate::job::functions()).unwrap();
+    let python = ood_ca_tests::Run::new("python3").args(["-c", ASSIGNED]);
+    let names = python.input(functions.as_bytes()).output().assert_ok();
+    let names: Vec<&str> = names.stdout.split_whitespace().collect();
+    assert!(names.len() > 50 && names.contains(&"never"), "{names:?}");
+    let code = format!(
+        "for one in {}; do (readonly \"$one\"; start_mtls {PORT} 5000 sleep 1000; echo \"$one $?\"); done",
+        names.join(" ")
+    );
+    let said = alice.shell(&code).output();
+    for name in &names {
+        let told = format!("error: the variable {name} of this script is read-only\n");
+        assert!(said.stderr.contains(&told), "{name}: {said}");
+        assert!(said.stdout.contains(&format!("{name} 2\n")), "{said}");
+    }
+    alice.assert_nothing_left(AT_ONCE);
 }
 
 #[test]

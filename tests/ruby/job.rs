@@ -26,6 +26,11 @@ pub(crate) const NODE: &str = "10.99.0.1";
 
 const SOON: Duration = Duration::from_secs(60);
 
+/// The shell functions of the compute nodes.
+pub(crate) fn functions() -> PathBuf {
+    gem().join("../../job/share/mtls.bash")
+}
+
 /// Gives this thread and what it starts a network of their own: loopback, and an
 /// address of the node. Nothing leads out of it.
 pub(crate) fn own_network() {
@@ -155,12 +160,8 @@ impl User {
 
     /// Runs shell with the functions of `mtls.bash`, as the user, in the app's directory.
     pub(crate) fn shell(&self, code: &str) -> Run {
-        let functions = gem().join("../../job/share/mtls.bash");
-        self.file(
-            "functions.bash",
-            0o644,
-            &fs::read_to_string(functions).unwrap(),
-        );
+        let text = fs::read_to_string(functions()).unwrap();
+        self.file("functions.bash", 0o644, &text);
         let code = format!(
             "export MTLS_OOD_JOB=/none MTLS_OOD_CA={} MTLS_HOSTS={HOST}\ncd {}\n. ./functions.bash\n{code}",
             self.home.program().display(),
