@@ -191,6 +191,8 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            // The records of the sessions are there, and nowhere else.
+            Error::Core(ca_core::Error::NoHome) => Some("set HOME".into()),
             Error::Core(error) => error.hint(),
             Error::Relay(error) => error.hint(),
             Error::Io { path, source, .. } => match source.kind() {

@@ -82,6 +82,18 @@ impl PublishFile {
         self.dir.join(&self.name)
     }
 
+    /// An error that names the file, and not one by which it comes to be.
+    fn about(&self, error: ca_core::Error) -> Error {
+        Error::Core(match error {
+            ca_core::Error::Io { action, source, .. } => ca_core::Error::Io {
+                action,
+                path: self.path(),
+                source,
+            },
+            other => other,
+        })
+    }
+
     fn open_dir(&self) -> Result<Dir> {
         Ok(retry_stale(|| Dir::open(&self.dir))?)
     }
@@ -101,7 +113,7 @@ impl PublishFile {
             dir.replace(&trial, b"", Access::Private, Durability::Relaxed)?;
             dir.remove(&trial)
         });
-        Ok(tried.map(drop)?)
+        tried.map(drop).map_err(|e| self.about(e))
     }
 
     /// Writes it in one step, for its owner alone, and holds it from then on: of
@@ -119,7 +131,8 @@ impl PublishFile {
         let dir = self.open_dir()?;
         let trial = temporary_name()?;
         let text = text.as_bytes();
-        retry_stale(|| dir.replace(&trial, text, Access::Private, Durability::Relaxed))?;
+        retry_stale(|| dir.replace(&trial, text, Access::Private, Durability::Relaxed))
+            .map_err(|e| self.about(e))?;
         let claimed = self.put_in_place(&dir, &trial, &connection.session, &runs);
         let _ = dir.remove(&trial);
         claimed

@@ -58,9 +58,15 @@ fn ood_job_alone() {
     for flags in WAYS {
         assert_all_gone_in_time(&alice, || {
             let mut job = started(&alice, flags);
+            assert!(job.publish_file().exists());
             job.kill();
         });
-        assert!(!alice.home.join("connection.yml").exists(), "{flags}");
+        let mut left = fs::read_dir(alice.home.path()).unwrap();
+        let published = |name: &str| name.starts_with("connection-");
+        assert!(
+            !left.any(|entry| published(&entry.unwrap().file_name().to_string_lossy())),
+            "{flags}"
+        );
     }
 }
 

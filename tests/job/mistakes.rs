@@ -1,7 +1,7 @@
 //! What users do wrong, and what they are told.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use ood_ca_tests::{Run, require_tool};
 
@@ -20,6 +20,48 @@ fn a_file_of_something_else_is_not_published_over() {
     let outcome = alice.ood_job(words).output();
     outcome.assert_refused(125, "it is there and tells of no session");
     assert_eq!(fs::read_to_string(&file).unwrap(), "a: 1\n");
+}
+
+#[test]
+fn where_it_cannot_be_published_the_file_that_was_named_is_told() {
+    let node = Node::new();
+    let alice = node.user();
+    let closed = alice.home.dir("closed");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
+    let file = closed.join("connection.yml").display().to_string();
+    let words = ["run", "--outbound", "none", "--publish", &file];
+    let outcome = alice.ood_job(words.into_iter().chain(["--", "true"]));
+    let outcome = outcome.output();
+    assert_eq!(outcome.code(), Some(125), "{outcome}");
+    assert!(outcome.stderr.contains(&format!("cannot write {file}: ")));
+    assert!(!outcome.stderr.contains(".tmp"), "{outcome}");
+}
+
+#[test]
+fn hosts_that_the_portal_cannot_reach_are_told_of() {
+    let node = Node::new();
+    let alice = node.user();
+    for host in ["localhost", "127.0.0.5"] {
+        let flags = format!("--outbound none --host {host}");
+        let mut job = alice.job(&flags, APP);
+        job.ready();
+        job.expect_said(&format!("warning: {host}: the portal reaches no loopback"));
+    }
+}
+
+#[test]
+fn without_a_home_it_says_what_would_help() {
+    let node = Node::new();
+    let alice = node.user();
+    // Nobody knows this user either.
+    let outcome = Run::new("/usr/bin/env")
+        .args(["-u", "HOME"])
+        .args([alice.program()])
+        .args(["run", "--outbound", "none", "--", "true"])
+        .as_user(alice.uid())
+        .output()
+        .assert_refused(125, "your home directory is not known");
+    assert!(outcome.stderr.contains("hint: set HOME\n"), "{outcome}");
 }
 
 #[test]

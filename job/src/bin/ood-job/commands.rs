@@ -1,6 +1,6 @@
 //! One function for each command: call the library, print the outcome.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ca_core::cli;
 use ca_core::doctor::Verdict;
@@ -67,6 +67,7 @@ fn run_app(args: &Args, options: &args::Run) -> Result<u8> {
     // What is not UTF-8 is refused as what it is, and not as a variable that is not set.
     let var = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
     let headers = headers::gather(&sources, var, options.client_cert_headers)?;
+    warn_of_loopback(options.host.iter().map(ToString::to_string));
     let request = RunRequest {
         command: options.command.clone(),
         listen: options.listen,
@@ -179,11 +180,7 @@ fn register(args: &Args, options: &args::Register) -> Result<u8> {
     } else {
         named.clone()
     };
-    for host in hosts.iter().filter(|host| is_loopback(host)) {
-        cli::warning(&format!(
-            "{host}: the portal reaches no loopback, unless the site allows it (allow_hosts); give a name or an address of this node"
-        ));
-    }
+    warn_of_loopback(hosts.iter().cloned());
     let host = named.into_iter().next().or_else(|| node.host());
     let host = host.ok_or_else(|| {
         Error::Core(ca_core::Error::BadRequest {
@@ -234,8 +231,16 @@ fn about_host(error: Error) -> Error {
     }
 }
 
+fn warn_of_loopback(hosts: impl Iterator<Item = String>) {
+    for host in hosts.filter(|host| is_loopback(host)) {
+        cli::warning(&format!(
+            "{host}: the portal reaches no loopback, unless the site allows it (allow_hosts); give a name or an address of this node"
+        ));
+    }
+}
+
 fn is_loopback(host: &str) -> bool {
-    let address = host.parse().is_ok_and(|a: Ipv4Addr| a.is_loopback());
+    let address = host.parse().is_ok_and(|a: IpAddr| a.is_loopback());
     address || host.eq_ignore_ascii_case("localhost")
 }
 
