@@ -1,6 +1,6 @@
 //! One function for each command: call the library, print the outcome.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 
 use ca_core::cli;
 use ca_core::doctor::Verdict;
@@ -240,7 +240,7 @@ fn warn_of_loopback(hosts: impl Iterator<Item = String>) {
 }
 
 fn is_loopback(host: &str) -> bool {
-    let address = host.parse().is_ok_and(|a: IpAddr| a.is_loopback());
+    let address = host.parse().is_ok_and(|a: Ipv4Addr| a.is_loopback());
     address || host.eq_ignore_ascii_case("localhost")
 }
 
