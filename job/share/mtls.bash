@@ -875,7 +875,7 @@ mtls_settings() {
 # For scripts that the job script starts.
 mtls_functions=(
     add_caddy_header start_mtls start_mtls_caddy mtls_alive mtls_apart mtls_arguments mtls_begin
-    mtls_birth mtls_by_caddy mtls_by_job mtls_caddy_config mtls_caddy_is_ready mtls_check_free
+    mtls_birth mtls_by_caddy mtls_by_job mtls_caddy_config mtls_caddy_is_ready mtls_can_assign mtls_check_free
     mtls_connects mtls_end_caddy mtls_end_job mtls_error mtls_folded mtls_free_port mtls_guard
     mtls_inner_config mtls_inside mtls_is_port mtls_is_published mtls_json mtls_lead_out mtls_leaf
     mtls_linger mtls_listeners mtls_move_in mtls_move_out mtls_nameserver mtls_other_spellings

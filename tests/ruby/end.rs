@@ -130,6 +130,17 @@ fn a_shell_that_has_a_trap_of_its_own_runs_it() {
     }
 }
 
+#[test]
+fn scripts_that_the_job_starts_have_every_function() {
+    let alice = User::new();
+    let said = alice.shell("declare -F").output().assert_ok();
+    let functions: Vec<&str> = said.stdout.lines().collect();
+    assert!(functions.len() > 40, "{said}");
+    for function in functions {
+        assert!(function.starts_with("declare -fx "), "{function}");
+    }
+}
+
 /// What the functions assign to, in all the ways that their file has. What is set from
 /// outside and what is bash's own is in capitals.
 const ASSIGNED: &str = r#"
