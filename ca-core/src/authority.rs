@@ -534,8 +534,7 @@ fn unfinished_rotation(
         {
             return key.duplicate().map(Some);
         }
-        let own = read_key(dir, &own_key(authority))?;
-        Ok(own.filter(|key| authority.belongs_to(key)))
+        read_own_key(dir, authority)
     };
     if let Some(first) = trust.first()
         && let Some(key) = key_of(first)?
@@ -563,6 +562,39 @@ fn unfinished_rotation(
             }));
         }
     }
+    // An overtaken step can have taken the own files of one that was not trusted yet.
+    if let (true, Some(current), Some(key)) = (overtaken, current, key)
+        && current.belongs_to(key)
+        && !without_ended(dir, std::slice::from_ref(current))?.is_empty()
+    {
+        return Ok(Some(State {
+            key: key.duplicate()?,
+            trust: TrustBundle::of([current.clone()]),
+            certificate: current.clone(),
+            unfinished: true,
+        }));
+    }
+    Ok(None)
+}
+
+/// The key of an authority under its own name; or, where a step that looked whether it
+/// was still needed was killed meanwhile, under the name that it had got for that.
+pub(crate) fn read_own_key(dir: &Dir, authority: &Certificate) -> Result<Option<PrivateKey>> {
+    let name = own_key(authority);
+    let fits = |key: &PrivateKey| authority.belongs_to(key);
+    if let Some(key) = read_key(dir, &name)?.filter(fits) {
+        return Ok(Some(key));
+    }
+    let aside = store::temporary_prefix(&name);
+    for other in dir.names()? {
+        let other = other.to_string_lossy();
+        if other.starts_with(&aside)
+            && let Ok(Some(key)) = read_key(dir, &other)
+            && fits(&key)
+        {
+            return Ok(Some(key));
+        }
+    }
     Ok(None)
 }
 
@@ -585,6 +617,7 @@ pub(crate) fn candidates(dir: &Dir) -> Result<Vec<Certificate>> {
             {
                 found.push(authority);
             }
+            Err(e) if store::is_stale(&e) => return Err(e),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use time::{Duration, OffsetDateTime};
 
-use crate::authority::{candidates, own_certificate, own_key};
+use crate::authority::is_own_file;
 use crate::certificate::{Certificate, MAX_CERTIFICATE_FILE};
 use crate::error::Result;
 use crate::location::PkiLocation;
@@ -162,12 +162,16 @@ fn remove_leftovers(dir: &Dir, now: OffsetDateTime) -> Result<usize> {
 /// What a *prepare* left that was killed before its authority was trusted.
 fn remove_unused_authorities(pki: &Dir, now: OffsetDateTime) -> Result<usize> {
     let trust = crate::authority::read_trust(pki)?;
+    let trusted = |name: &str| {
+        let mut serials = trust.authorities().iter().map(|a| a.serial().to_string());
+        serials.any(|serial| name.contains(&serial))
+    };
     let mut removed = 0;
-    for authority in candidates(pki)? {
-        let certificate = own_certificate(authority.serial());
-        if !trust.contains(&authority) && is_abandoned(pki, certificate.as_ref(), now)? {
-            removed += usize::from(pki.remove(&own_key(&authority))?);
-            removed += usize::from(pki.remove(&certificate)?);
+    for name in pki.names()? {
+        let text = name.to_string_lossy();
+        let pair = is_own_file(&text) && !text.ends_with(".ended");
+        if pair && !trusted(&text) && is_abandoned(pki, &name, now)? {
+            removed += usize::from(pki.remove(&text)?);
         }
     }
     Ok(removed)

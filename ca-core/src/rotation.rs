@@ -23,7 +23,7 @@ use time::OffsetDateTime;
 use crate::authority::{
     Authority, CA_CERT, CA_KEY, CLIENT_CERT, CLIENT_KEY, State, TRUST, candidates, check_time,
     end_mark, is_own_file, load, own_certificate, own_key, read_certificate, read_key,
-    read_trust_as_listed,
+    read_own_key, read_trust_as_listed,
 };
 use crate::certificate::{Certificate, Kind};
 use crate::config::SiteConfig;
@@ -32,7 +32,7 @@ use crate::issued::{self, IssuedRecord};
 use crate::key::PrivateKey;
 use crate::location::PkiLocation;
 use crate::profile;
-use crate::store::{Access, Dir, Durability, attempts, pause};
+use crate::store::{Access, Dir, Durability, attempts, is_stale, pause};
 use crate::text::quoted;
 use crate::trust::TrustBundle;
 use crate::webhosts::{WebHost, WebHosts};
@@ -141,24 +141,31 @@ impl<'a> Rotation<'a> {
             let (_, next) = self.new_authority(dir, Some(&state.certificate), now)?;
             // Read again: making the key took time, and another host may have
             // acted meanwhile. What it has done stands.
-            let state = load_and_finish(dir)?;
-            let phase = phase(&state);
-            if phase != Phase::Settled {
-                dir.remove(&own_key(&next))?;
-                dir.remove(&own_certificate(next.serial()))?;
-                return match phase {
-                    Phase::Prepared => Ok(report(&state, false)),
-                    _ => Err(not_ended()),
-                };
+            for _ in attempts() {
+                let current = load_and_finish(dir)?;
+                // An emergency ends what was being prepared: its key was on disk.
+                let ended = dir.stat_entry(end_mark(&next).as_ref())?.is_some();
+                let phase = phase(&current);
+                if ended || phase != Phase::Settled || current.certificate != state.certificate {
+                    dir.remove(&own_key(&next))?;
+                    dir.remove(&own_certificate(next.serial()))?;
+                    return match phase {
+                        Phase::Prepared => Ok(report(&current, false)),
+                        Phase::Activated => Err(not_ended()),
+                        Phase::Settled => Err(overtaken()),
+                    };
+                }
+                keep_signer(dir, &current)?;
+                let trust = TrustBundle::of([current.certificate.clone(), next.clone()]);
+                if let Some(state) = commit(dir, &current, &trust)? {
+                    let mut report = report(&state, true);
+                    report.notices.push(
+                        "each web host must load the new trust bundle: restart your web server in the portal, then run: ood-ca rotate --activate".into(),
+                    );
+                    return Ok(report);
+                }
             }
-            keep_signer(dir, &state)?;
-            let trust = TrustBundle::of([state.certificate, next]);
-            let state = commit(dir, &trust)?;
-            let mut report = report(&state, true);
-            report.notices.push(
-                "each web host must load the new trust bundle: restart your web server in the portal, then run: ood-ca rotate --activate".into(),
-            );
-            Ok(report)
+            Err(overtaken())
         })
     }
 
@@ -187,45 +194,57 @@ impl<'a> Rotation<'a> {
     pub fn activate(&self, force: bool, now: OffsetDateTime) -> Result<RotationReport> {
         self.location.with(|dir| {
             let _turn = take_turns(dir);
-            let state = begin(dir)?;
-            let nothing = |why: &str| Error::Rotation {
-                why: why.into(),
-                hint: "prepare one first with: ood-ca rotate --prepare".into(),
-            };
-            let next = match phase(&state) {
-                Phase::Activated => return Ok(report(&state, false)),
-                Phase::Settled => return Err(nothing("no new authority has been prepared")),
-                Phase::Prepared => usable_next(dir, &state, now)?
-                    .ok_or_else(|| nothing("the prepared authority has expired or its key is gone"))?,
-            };
-            let lacking = web_hosts_without(dir, &next)?;
-            if !force && !lacking.is_empty() {
-                return Err(Error::Rotation {
-                    why: format!(
-                        "the web server on {} has not loaded the new authority yet",
-                        lacking.join(", ")
-                    ),
-                    hint: format!(
-                        "restart your web server there; if a host is no longer in use, remove {} ; or add --force",
-                        quoted(dir.path().join("webhosts").join(&lacking[0]))
-                    ),
-                });
-            }
-            // An older version has not done so when it prepared.
-            keep_signer(dir, &state)?;
-            let state = commit(dir, &TrustBundle::of([next, state.certificate]))?;
-            let mut report = report(&state, true);
-            report.notices.push(
+            unless_overtaken(|| self.activate_once(dir, force, now))
+        })
+    }
+
+    fn activate_once(
+        &self,
+        dir: &Dir,
+        force: bool,
+        now: OffsetDateTime,
+    ) -> Result<Option<RotationReport>> {
+        let state = begin(dir)?;
+        let nothing = |why: &str| Error::Rotation {
+            why: why.into(),
+            hint: "prepare one first with: ood-ca rotate --prepare".into(),
+        };
+        let next = match phase(&state) {
+            Phase::Activated => return Ok(Some(report(&state, false))),
+            Phase::Settled => return Err(nothing("no new authority has been prepared")),
+            Phase::Prepared => usable_next(dir, &state, now)?
+                .ok_or_else(|| nothing("the prepared authority has expired or its key is gone"))?,
+        };
+        let lacking = web_hosts_without(dir, &next)?;
+        if !force && !lacking.is_empty() {
+            return Err(Error::Rotation {
+                why: format!(
+                    "the web server on {} has not loaded the new authority yet",
+                    lacking.join(", ")
+                ),
+                hint: format!(
+                    "restart your web server there; if a host is no longer in use, remove {} ; or add --force",
+                    quoted(dir.path().join("webhosts").join(&lacking[0]))
+                ),
+            });
+        }
+        // An older version has not done so when it prepared.
+        keep_signer(dir, &state)?;
+        let trust = TrustBundle::of([next, state.certificate.clone()]);
+        let Some(state) = commit(dir, &state, &trust)? else {
+            return Ok(None);
+        };
+        let mut report = report(&state, true);
+        report.notices.push(
                 "the old authority stays trusted while leaves of it are alive; end the rotation later with: ood-ca rotate --retire".into(),
             );
-            if !lacking.is_empty() {
-                report.notices.push(format!(
-                    "forced: until restarted, the web server on {} refuses jobs started from now on",
-                    lacking.join(", ")
-                ));
-            }
-            Ok(report)
-        })
+        if !lacking.is_empty() {
+            report.notices.push(format!(
+                "forced: until restarted, the web server on {} refuses jobs started from now on",
+                lacking.join(", ")
+            ));
+        }
+        Ok(Some(report))
     }
 
     /// Ends trust in the old authority once its last leaf is gone. The PUN's
@@ -274,22 +293,27 @@ impl<'a> Rotation<'a> {
         }
         self.location.with(|dir| {
             let _turn = take_turns(dir);
-            let state = begin(dir)?;
-            if phase(&state) != Phase::Activated {
-                return Ok(report(&state, false));
-            }
-            let old = state.trust.authorities().iter().filter(|a| **a != state.certificate);
-            let old: Vec<_> = old.cloned().collect();
-            let state = commit(dir, &TrustBundle::of([state.certificate]))?;
-            end(dir, &old, Ended::Retired)?;
-            let mut report = report(&state, true);
-            if !alive.is_empty() {
-                report.notices.push(format!(
-                    "forced: leaf certificates of the old authority that are refused from now on: {}",
-                    alive.len()
-                ));
-            }
-            Ok(report)
+            unless_overtaken(|| {
+                let state = begin(dir)?;
+                if phase(&state) != Phase::Activated {
+                    return Ok(Some(report(&state, false)));
+                }
+                let old = state.trust.authorities().iter();
+                let old: Vec<_> = old.filter(|a| **a != state.certificate).cloned().collect();
+                let trust = TrustBundle::of([state.certificate.clone()]);
+                let Some(state) = commit(dir, &state, &trust)? else {
+                    return Ok(None);
+                };
+                end(dir, &old, Ended::Retired)?;
+                let mut report = report(&state, true);
+                if !alive.is_empty() {
+                    report.notices.push(format!(
+                        "forced: leaf certificates of the old authority that are refused from now on: {}",
+                        alive.len()
+                    ));
+                }
+                Ok(Some(report))
+            })
         })
     }
 
@@ -306,26 +330,32 @@ impl<'a> Rotation<'a> {
             // to others. What cannot be read cannot be trusted either.
             let mut known = candidates(dir)?;
             known.extend(read_certificate(dir, CA_CERT).ok().flatten());
-            let listed = dir
-                .read(TRUST, Access::Public, TrustBundle::MAX_BYTES)
-                .ok()
-                .flatten();
+            let listed = match dir.read(TRUST, Access::Public, TrustBundle::MAX_BYTES) {
+                Err(e) if is_stale(&e) => return Err(e),
+                read => read.ok().flatten(),
+            };
             let listed = listed.and_then(|pem| TrustBundle::from_pem(&pem).ok());
             known.extend(listed.iter().flat_map(|t| t.authorities().iter().cloned()));
             let newest = known.iter().max_by_key(|a| a.not_before());
             let newest = newest.filter(|a| a.not_before() <= now);
+            let being_made = own_keys(dir)?;
             let (key, next) = self.new_authority(dir, newest, now)?;
+            // Killed anywhere, it has happened or not. Between the first and the second
+            // time another host may put back what it had read before, and from then on
+            // the marks tell.
+            let trust = TrustBundle::of([next.clone()]).to_pem();
+            let commit = || {
+                let (access, durability) = (Access::Public, Durability::Synced);
+                dir.replace(TRUST, trust.as_bytes(), access, durability)
+            };
+            commit()?;
             end(dir, &known, Ended::Emergency)?;
-            let trust = TrustBundle::of([next.clone()]);
-            dir.replace(
-                TRUST,
-                trust.to_pem().as_bytes(),
-                Access::Public,
-                Durability::Synced,
-            )?;
+            end_unfinished(dir, &being_made)?;
+            commit()?;
             // Whatever was wrong with the signer's files, they are replaced.
             put_in_place(dir, &key, &next)?;
             let state = begin(dir)?;
+            keep_signer(dir, &state)?;
             Ok(report(&state, true))
         })?;
         let authority = Authority::open(self.location, self.site, now)?;
@@ -376,10 +406,32 @@ fn keep(dir: &Dir, key: &PrivateKey, authority: &Certificate) -> Result<()> {
 /// Keeps the signer so, which the directory was made with, before another one takes
 /// [`CA_KEY`]: a host that comes late may let it sign once more.
 fn keep_signer(dir: &Dir, state: &State) -> Result<()> {
-    let kept = dir.stat_entry(own_key(&state.certificate).as_ref())?;
-    match kept {
-        Some(_) => Ok(()),
-        None => keep(dir, &state.key, &state.certificate),
+    let signer = &state.certificate;
+    for name in [own_key(signer), own_certificate(signer.serial())] {
+        if dir.stat_entry(name.as_ref())?.is_none() {
+            return keep(dir, &state.key, signer);
+        }
+    }
+    Ok(())
+}
+
+/// Takes a step again from its begin where another host has been faster, which it
+/// says by `None`.
+fn unless_overtaken(
+    mut step: impl FnMut() -> Result<Option<RotationReport>>,
+) -> Result<RotationReport> {
+    for _ in attempts() {
+        if let Some(report) = step()? {
+            return Ok(report);
+        }
+    }
+    Err(overtaken())
+}
+
+fn overtaken() -> Error {
+    Error::Rotation {
+        why: "another host has changed the authority at the same moment".into(),
+        hint: "see what it has done, and try again if need be: ood-ca show".into(),
     }
 }
 
@@ -428,15 +480,22 @@ fn begin(dir: &Dir) -> Result<State> {
 }
 
 /// The step everything hangs on: from here on this is trusted, and the first of
-/// it signs. Says what has come of it, for another host may have acted too.
-fn commit(dir: &Dir, trust: &TrustBundle) -> Result<State> {
+/// it signs. Says what has come of it, for another host may have acted too; `None`
+/// if one has since the step began, and nothing was changed.
+fn commit(dir: &Dir, from: &State, trust: &TrustBundle) -> Result<Option<State>> {
+    let current = load(dir)?;
+    if current.certificate != from.certificate
+        || current.trust.authorities() != from.trust.authorities()
+    {
+        return Ok(None);
+    }
     dir.replace(
         TRUST,
         trust.to_pem().as_bytes(),
         Access::Public,
         Durability::Synced,
     )?;
-    load_and_finish(dir)
+    load_and_finish(dir).map(Some)
 }
 
 /// Why trust in an authority has ended. Stands in its mark, with its subject.
@@ -468,6 +527,29 @@ fn end(dir: &Dir, authorities: &[Certificate], why: Ended) -> Result<()> {
     })
 }
 
+/// The own keys that are there, also of authorities whose certificate is not.
+fn own_keys(dir: &Dir) -> Result<Vec<String>> {
+    let names = dir.names()?.into_iter();
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let keys = names.filter(|name| is_own_file(name) && name.ends_with(".key"));
+    Ok(keys.collect())
+}
+
+/// Ends trust in what another host was about to prepare, by the names of its keys.
+fn end_unfinished(dir: &Dir, keys: &[String]) -> Result<()> {
+    for key in keys {
+        let stem = key.trim_end_matches(".key");
+        let mark = format!("{stem}.ended");
+        if dir.stat_entry(mark.as_ref())?.is_none() {
+            let text = format!("{}\n", Ended::Emergency.word());
+            dir.replace(&mark, text.as_bytes(), Access::Private, Durability::Synced)?;
+        }
+        dir.remove(key)?;
+        dir.remove(&format!("{stem}.crt"))?;
+    }
+    Ok(())
+}
+
 /// Whether the authority that signed this leaf was retired in due course, so
 /// that the leaf's key is as good as ever.
 pub(crate) fn signer_was_retired(dir: &Dir, leaf: &Certificate) -> Result<bool> {
@@ -490,13 +572,14 @@ pub(crate) fn signer_was_retired(dir: &Dir, leaf: &Certificate) -> Result<bool> 
 fn end_prepared(dir: &Dir, state: &State) -> Result<()> {
     let next: Vec<_> = newer(state).cloned().collect();
     end(dir, &next, Ended::Retired)?;
-    commit(dir, &TrustBundle::of([state.certificate.clone()])).map(drop)
+    // Its mark takes it out of what is trusted.
+    load_and_finish(dir).map(drop)
 }
 
 /// The prepared authority, if its key is there and its time has not passed.
 fn usable_next(dir: &Dir, state: &State, now: OffsetDateTime) -> Result<Option<Certificate>> {
     for next in newer(state) {
-        let key = read_key(dir, &own_key(next))?;
+        let key = read_own_key(dir, next)?;
         if key.is_some_and(|key| next.belongs_to(&key)) && check_time(next, now).is_ok() {
             return Ok(Some(next.clone()));
         }

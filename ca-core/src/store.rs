@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -530,6 +530,12 @@ impl Dir {
             Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(Error::io("remove", &self.path.join(name), e)),
         }
+        // It keeps its old time, and what is left by killed processes goes when it is old.
+        let now = Timestamps {
+            last_access: UTIME_NOW_SPEC,
+            last_modification: UTIME_NOW_SPEC,
+        };
+        let _ = fs::utimensat(&self.fd, &*aside, &now, AtFlags::SYMLINK_NOFOLLOW);
         if needed() {
             return self.rename(&aside, name);
         }
@@ -598,10 +604,20 @@ impl Dir {
     }
 }
 
+const UTIME_NOW_SPEC: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: UTIME_NOW,
+};
+
 /// A name that nobody else has, for what becomes, or was, a file of this name.
 fn temporary_name(name: &str) -> Result<String> {
     let random = u64::from_ne_bytes(random_bytes::<8>()?);
-    Ok(format!("{TEMPORARY_PREFIX}{name}-{random:016x}"))
+    Ok(format!("{}{random:016x}", temporary_prefix(name)))
+}
+
+/// How the names begin that a file of this name has for a while.
+pub(crate) fn temporary_prefix(name: &str) -> String {
+    format!("{TEMPORARY_PREFIX}{name}-")
 }
 
 fn not_regular(path: &Path, what: &str) -> Error {

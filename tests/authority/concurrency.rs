@@ -11,6 +11,7 @@ use ca_core::{Certificate, PrivateKey};
 use ood_ca_tests::fuse::{FaultyMount, Op};
 use ood_ca_tests::{
     Home, LeafKind, Running, State, assert_leaves_verify, assert_pair, eventually, leftovers,
+    own_file,
 };
 
 /// Runs `act` for each of `count` numbers at the same moment.
@@ -609,6 +610,89 @@ fn a_step_that_tidies_up_late_takes_no_key_that_is_about_to_sign() {
         explained(&what, || assert_works(&two));
     }
     panic!("it looks around more than {MOST} times");
+}
+
+#[test]
+fn an_emergency_and_a_step_that_come_late_to_each_other_end_what_was_known() {
+    const MOST: u32 = 40;
+    for (before, step) in STEPS {
+        for nth in 0..=MOST {
+            assert!(nth < MOST, "an emergency makes more than {MOST} changes");
+            let two = TwoHosts::new();
+            let [slow, other] = &two.hosts;
+            slow.ood_ca("init").assert_ok();
+            for line in *before {
+                slow.ood_ca(line).assert_ok();
+            }
+            let old = State::of(&two.pki_at_server());
+            two.mounts[0].hang_after(nth, Op::Rename, "");
+            let (emergency, held_up) = start_held_up(slow, &two.mounts[0], "rotate --emergency");
+            let _heal_one = HealWhenDropped(&two.mounts[0]);
+            if !held_up {
+                break;
+            }
+            // Has read what was there, and is about to say what it makes of it.
+            two.mounts[1].hang(Op::Rename, "trust.crt");
+            let (late, _) = start_held_up(other, &two.mounts[1], step);
+            let _heal_other = HealWhenDropped(&two.mounts[1]);
+            two.mounts[0].heal();
+            let ended = emergency.wait();
+            two.mounts[1].heal();
+            let what = format!("held up at change {nth}: {ended}{}", late.wait());
+            explained(&what, || {
+                let new = assert_works(&two);
+                assert!(new.trust.is_disjoint(&old.trust), "it is trusted again");
+                assert!(!new.has_client_key_of(&old), "its key may be known");
+            });
+        }
+    }
+}
+
+#[test]
+fn an_emergency_ends_what_is_only_being_prepared() {
+    // Its key is on disk, and its certificate is not or is not trusted.
+    for nth in [1, 2] {
+        let two = TwoHosts::new();
+        let [slow, other] = &two.hosts;
+        slow.ood_ca("init").assert_ok();
+        two.mounts[0].hang_after(nth, Op::Rename, "");
+        let (prepares, held_up) = start_held_up(slow, &two.mounts[0], "rotate --prepare");
+        let _heal = HealWhenDropped(&two.mounts[0]);
+        assert!(held_up);
+        other.ood_ca("rotate --emergency").assert_ok();
+        let replaced = State::of(&two.pki_at_server());
+        two.mounts[0].heal();
+        let outcome = prepares.wait();
+        assert_eq!(outcome.code(), Some(1), "{outcome}");
+        let new = assert_works(&two);
+        assert!(new.trusts_only_signer(), "{outcome}");
+        assert_eq!(new.signer, replaced.signer);
+    }
+}
+
+#[test]
+fn a_key_that_a_killed_step_has_put_aside_is_found() {
+    let two = TwoHosts::new();
+    let [one, other] = &two.hosts;
+    for line in ["init", "rotate --prepare"] {
+        one.ood_ca(line).assert_ok();
+    }
+    let before = State::of(&two.pki_at_server());
+    let pki = two.pki_at_server();
+    let files = fs::read_dir(&pki).unwrap();
+    let names = files.map(|f| f.unwrap().file_name().into_string().unwrap());
+    let own: Vec<String> = names.filter(|n| own_file(n, ".key").is_some()).collect();
+    assert_eq!(own.len(), 2, "{own:?}");
+    for name in own {
+        let aside = pki.join(format!(".tmp-{name}-0123456789abcdef"));
+        fs::rename(pki.join(name), aside).unwrap();
+    }
+    for line in [
+        "rotate --activate", "renew --force", "rotate --retire --force",
+    ] {
+        other.ood_ca(line).assert_ok();
+    }
+    assert_eq!(&assert_works(&two).signer, before.other().unwrap());
 }
 
 #[test]
