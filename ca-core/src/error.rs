@@ -330,7 +330,7 @@ fn io_hint(action: &str, source: &io::Error, path: &Path) -> Option<String> {
             "that file system is mounted read-only here; try on another node, or name another directory with --pki-dir"
         }
         K::NotFound if action == "open the directory" => {
-            return Some(format!("create it first: mkdir -p {}", path.display()));
+            return Some(format!("create it first: mkdir -p {}", quoted(path)));
         }
         K::NotFound if action.starts_with("read") => "check the spelling of the path",
         K::PermissionDenied => {

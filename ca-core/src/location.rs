@@ -104,7 +104,7 @@ impl PkiLocation {
                 path: self.anchor.clone(),
                 problem: "every user may write to it and rename what is in it".into(),
                 fix: format!(
-                    "chmod o-w {}, or choose another place",
+                    "chmod o-w {} ; or choose another place",
                     quoted(&self.anchor)
                 ),
             });

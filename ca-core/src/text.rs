@@ -28,12 +28,17 @@ pub fn printable(text: &str) -> String {
 /// use ca_core::text::quoted;
 /// assert_eq!(quoted("/home/alice/.ood/pki"), "/home/alice/.ood/pki");
 /// assert_eq!(quoted("/home/alice/it's; reboot"), r"'/home/alice/it'\''s; reboot'");
+/// assert_eq!(quoted("-rf"), "./-rf");
 /// ```
 #[must_use]
 pub fn quoted(path: impl AsRef<Path>) -> String {
     let text = path.as_ref().to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
-    if text.chars().all(plain) && text.starts_with(|c: char| c != '-') {
+    if text.starts_with('-') {
+        // In quotes it would still be an option.
+        return quoted(Path::new(".").join(path));
+    }
+    if text.chars().all(plain) && text.starts_with(|c: char| c != '=') {
         return text.into_owned();
     }
     format!("'{}'", text.replace('\'', r"'\''"))

@@ -54,10 +54,11 @@ mtls_can_assign() {
         inner job key limit line list main max min mtls_functions name needed network never next ood_ca \
         other others outbound outer over own part plain port process program proxy ready \
         rest server server_birth space spelling status taken text timeout told top traps \
-        trusted usage value watch watched which word
+        trusted usage value watch watched which word IFS LC_ALL MTLS_HEADER_COUNT \
+        MTLS_HEADER_NAMES MTLS_HEADER_VALUES SECONDS
     while [ $# -gt 1 ]; do
         if [[ $1 =~ (^|$'\n')(declare|readonly)(\ -[A-Za-z]+)?\ "$2"(=|$'\n'|$) ]]; then
-            mtls_error "the variable $2 of this script is read-only" "give it another name"
+            mtls_error "the variable $2 of this script is read-only" "give it another name, or leave it as it was"
             return 2
         fi
         set -- "$1" "${@:3}"

@@ -16,6 +16,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use ca_core::store::Dir;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
@@ -67,6 +68,8 @@ impl PlaceLock {
             let file = match dir.try_lock(&name) {
                 Ok(Some(file)) => file,
                 Ok(None) => return Ok(Taken::Anothers),
+                // Left behind, and opened since: the directory is the caller's alone.
+                Err(ca_core::Error::UnsafePath { .. }) if close_to_others(&path) => continue,
                 Err(error) if has_no_locks(&error) => {
                     dir.remove(&name)?;
                     return Ok(Taken::NoLocks(
@@ -94,6 +97,8 @@ impl PlaceLock {
     pub(crate) fn of_port(address: SocketAddr) -> Result<Taken> {
         let fail = |e: Errno| Error::system("lock the app's port", e);
         let me = rustix::process::geteuid();
+        // Of several spellings one.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let name = format!("ood-job/{}/{address}", me.as_raw());
         let name = SocketAddrUnix::new_abstract_name(name.as_bytes()).map_err(fail)?;
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -102,7 +107,7 @@ impl PlaceLock {
             let held = socket().map_err(fail)?;
             match bind(&held, &name) {
                 Ok(()) => {
-                    listen(&held, 64).map_err(fail)?;
+                    listen(&held, 4096).map_err(fail)?;
                     return Ok(Taken::Ours(PlaceLock {
                         held,
                         leftover: None,
@@ -118,8 +123,8 @@ impl PlaceLock {
                     return Ok(Taken::Anothers);
                 }
                 Ok(()) => break,
-                // Many others are asking.
-                Err(Errno::AGAIN) => return Ok(Taken::Anothers),
+                // Nobody accepts, so many have asked: by whom the name is cannot be told.
+                Err(Errno::AGAIN) => break,
                 // It does not listen yet, or not any more.
                 Err(_) => sleep(PAUSE),
             }
@@ -159,6 +164,20 @@ impl Leftover {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Takes from others what they may do with a file of the caller's; whether that helped.
+fn close_to_others(path: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else {
+        return false;
+    };
+    let own = rustix::fs::fstat(&file).is_ok_and(|stat| {
+        stat.st_uid == rustix::process::geteuid().as_raw()
+            && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && stat.st_mode & 0o077 != 0
+    });
+    own && rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR).is_ok()
 }
 
 /// Whether the file system refused the lock and not the file: Lustre without the
@@ -213,7 +232,7 @@ mod tests {
         // What was left is in nobody's way.
         let left = dir.path().join(".one.ood-job.lock");
         let mut options = File::options();
-        options.write(true).create_new(true).mode(0o600);
+        options.write(true).create_new(true).mode(0o644);
         options.open(&left).unwrap();
         drop(ours(PlaceLock::of_socket(&one).unwrap()));
         assert_eq!(files(), 0);
@@ -225,6 +244,7 @@ mod tests {
         // No test listens there.
         let lock = ours(port("127.0.0.78:1"));
         assert!(matches!(port("127.0.0.78:1"), Taken::Anothers));
+        assert!(matches!(port("[::ffff:127.0.0.78]:1"), Taken::Anothers));
         drop(ours(port("127.0.0.78:2")));
         let shared = lock.share().unwrap();
         drop(lock);

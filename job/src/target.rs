@@ -122,7 +122,7 @@ impl Target {
                 fix,
             }))
         };
-        let make = format!("mkdir -m 0700 {}", dir.display());
+        let make = format!("mkdir -m 0700 {}", quoted(dir));
         let meta = match std::fs::symlink_metadata(dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return unsafe_because("it does not exist".into(), make);

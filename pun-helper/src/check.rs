@@ -263,7 +263,7 @@ fn yaml(path: &Path) -> Result<Value, Finding> {
     let fail = |e: String| {
         Fail(
             format!("{}: {e}", path.display()),
-            format!("look at it: less {}", path.display()),
+            format!("look at it: less {}", quoted(path)),
         )
     };
     let text = fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;

@@ -134,6 +134,9 @@ fn the_port_is_taken_by_ipv4_and_ipv6_at_once() {
     let node = Node::new();
     let (alice, bob) = (node.user(), node.user());
     let log = alice.home.join("access.log");
+    // Somebody before it found room for a part of a line.
+    std::fs::write(&log, "torn").unwrap();
+    std::os::unix::fs::chown(&log, Some(alice.uid()), None).unwrap();
     let flags = format!("--outbound none --access-log {}", log.display());
     let mut job = alice.job(&flags, APP);
     let port = job.ready().port;
@@ -158,6 +161,7 @@ for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET6, "::1"), (sock
         text.contains("peer=").then_some(text)
     });
     assert!(logged.contains("peer=127.0.0.1:"), "{logged}");
+    assert!(logged.starts_with("torn\n"), "{logged}");
     drop(job);
     let said = run(&bob).assert_ok().stdout;
     assert!(said.contains("got ::\n"), "{said}");

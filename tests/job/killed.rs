@@ -23,10 +23,11 @@ const PROMISED: Duration = Duration::from_secs(2);
 
 /// Has a job started and killed until nothing is left of one in time, and of none for
 /// long.
-fn assert_all_gone_in_time(alice: &User<'_>, start_and_kill: impl Fn()) {
+fn assert_all_gone_in_time<'a>(alice: &'a User<'_>, start_and_kill: impl Fn() -> Job<'a>) {
     const TIMES: u32 = 3;
     for time in 1..=TIMES {
-        start_and_kill();
+        // Kept until then: what drops it waits as well.
+        let _job = start_and_kill();
         let killed = Instant::now();
         assert_all_gone(alice, if time < TIMES { SOON } else { PROMISED });
         if killed.elapsed() <= PROMISED {
@@ -60,6 +61,7 @@ fn ood_job_alone() {
             let mut job = started(&alice, flags);
             assert!(job.publish_file().exists());
             job.kill();
+            job
         });
         let mut left = fs::read_dir(alice.home.path()).unwrap();
         let published = |name: &str| name.starts_with("connection-");
@@ -84,6 +86,7 @@ fn the_keeper_alone() {
                     .contains("error: the app's keeper ended unexpectedly"),
                 "{flags}"
             );
+            job
         });
     }
 }
@@ -133,6 +136,7 @@ fn before_the_app_has_answered() {
             let mut job = alice.job("", "import time; time.sleep(600)");
             std::thread::sleep(Duration::from_millis(milliseconds));
             job.kill();
+            job
         });
     }
 }
@@ -157,6 +161,7 @@ fn while_the_way_out_takes_its_time() {
             let mut job = alice.job(flags, "print('started')");
             alice.process("sleep");
             job.kill();
+            job
         });
     }
 }

@@ -1,8 +1,8 @@
 //! Where connections and requests are told of: the file of `--access-log`.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ pub(crate) fn open(file: Option<&Path>) -> Result<Arc<dyn Log>> {
     if path == Path::new("-") {
         return Ok(Arc::new(Lines::new(std::io::stderr(), Format::Text)));
     }
-    let file = open_file(path)?;
+    let mut file = open_file(path)?;
+    end_torn_line(&mut file);
     let format = match path.extension() {
         Some(end) if end == "json" => Format::Json,
         _ => Format::Text,
@@ -97,9 +98,11 @@ fn open_file(path: &Path) -> Result<File> {
 /// `None` if it is no file of the caller's; `ELOOP` if it is a link.
 fn open_unfollowed(path: &Path) -> io::Result<Option<File>> {
     let mut options = File::options();
-    options.create(true).append(true).mode(0o600);
+    options.create(true).read(true).append(true).mode(0o600);
     let given = is_given(path);
-    if !given {
+    if given {
+        options.read(false);
+    } else {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         options.custom_flags(flags.bits().cast_signed());
     }
@@ -111,6 +114,17 @@ fn open_unfollowed(path: &Path) -> io::Result<Option<File>> {
     let meta = file.metadata()?;
     let own = meta.is_file() && meta.uid() == rustix::process::geteuid().as_raw();
     Ok(Some(file).filter(|_| given || own))
+}
+
+/// Begins a new line where somebody before us found room for a part of one only.
+fn end_torn_line(file: &mut File) {
+    let length = file.metadata().map_or(0, |meta| meta.len());
+    let mut last = [b'\n'];
+    // What cannot be read, a pipe say, is taken for whole.
+    let read = length.checked_sub(1).map(|at| file.read_at(&mut last, at));
+    if read.is_some_and(|read| read.is_ok()) && last != [b'\n'] {
+        let _ = file.write_all(b"\n");
+    }
 }
 
 /// Where a link leads that is the caller's own, in a directory that is, too, and that
