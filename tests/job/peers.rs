@@ -61,6 +61,9 @@ fn dask_with_workers_that_are_processes() {
     let node = Node::new();
     let alice = node.user();
     let python = python_with_dask(&node);
+    // Not in /tmp, where it would stay.
+    let scratch = alice.home.dir("scratch").display().to_string();
+    alice.set("DASK_TEMPORARY_DIRECTORY", scratch);
     let script = alice.home.join("cluster.py");
     fs::write(&script, DASK).unwrap();
     let app = [python.to_str().unwrap(), script.to_str().unwrap()];

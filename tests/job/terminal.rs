@@ -11,6 +11,7 @@ import os, pty, select, sys, time
 child, terminal = pty.fork()
 if child == 0:
     if sys.argv[2:]: os.execvp(sys.argv[2], sys.argv[2:])
+    os.environ["HISTFILE"] = ""
     os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
 seen = b""
 def expect(text, start=0):
