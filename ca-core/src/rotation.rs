@@ -32,7 +32,7 @@ use crate::issued::{self, IssuedRecord};
 use crate::key::PrivateKey;
 use crate::location::PkiLocation;
 use crate::profile;
-use crate::store::{Access, Dir, Durability, attempts, is_stale, pause};
+use crate::store::{Access, Dir, Durability, TEMPORARY_PREFIX, attempts, is_stale, pause};
 use crate::text::quoted;
 use crate::trust::TrustBundle;
 use crate::webhosts::{WebHost, WebHosts};
@@ -527,18 +527,26 @@ fn end(dir: &Dir, authorities: &[Certificate], why: Ended) -> Result<()> {
     })
 }
 
-/// The own keys that are there, also of authorities whose certificate is not.
+/// The names of the own keys that are on disk: also of authorities whose certificate is
+/// not, and of keys that are being written or have been put aside.
 fn own_keys(dir: &Dir) -> Result<Vec<String>> {
-    let names = dir.names()?.into_iter();
-    let names = names.map(|name| name.to_string_lossy().into_owned());
-    let keys = names.filter(|name| is_own_file(name) && name.ends_with(".key"));
-    Ok(keys.collect())
+    let mut keys = Vec::new();
+    for name in dir.names()? {
+        let name = name.to_string_lossy();
+        let lasting = name.strip_prefix(TEMPORARY_PREFIX);
+        let lasting = lasting.and_then(|rest| Some(rest.rsplit_once('-')?.0));
+        let lasting = lasting.unwrap_or(&name);
+        if is_own_file(lasting) && lasting.ends_with(".key") {
+            keys.push(lasting.to_owned());
+        }
+    }
+    Ok(keys)
 }
 
 /// Ends trust in what another host was about to prepare, by the names of its keys.
 fn end_unfinished(dir: &Dir, keys: &[String]) -> Result<()> {
     for key in keys {
-        let stem = key.trim_end_matches(".key");
+        let stem = key.strip_suffix(".key").unwrap_or(key);
         let mark = format!("{stem}.ended");
         if dir.stat_entry(mark.as_ref())?.is_none() {
             let text = format!("{}\n", Ended::Emergency.word());

@@ -650,8 +650,8 @@ fn an_emergency_and_a_step_that_come_late_to_each_other_end_what_was_known() {
 
 #[test]
 fn an_emergency_ends_what_is_only_being_prepared() {
-    // Its key is on disk, and its certificate is not or is not trusted.
-    for nth in [1, 2] {
+    // Its key is on disk under a temporary name; its certificate is not; it is not trusted.
+    for nth in [0, 1, 2] {
         let two = TwoHosts::new();
         let [slow, other] = &two.hosts;
         slow.ood_ca("init").assert_ok();
@@ -668,6 +668,41 @@ fn an_emergency_ends_what_is_only_being_prepared() {
         assert!(new.trusts_only_signer(), "{outcome}");
         assert_eq!(new.signer, replaced.signer);
     }
+}
+
+#[test]
+fn an_emergency_ends_what_another_step_has_put_aside_too() {
+    let two = TwoHosts::new();
+    let [slow, other] = &two.hosts;
+    slow.ood_ca("init").assert_ok();
+    two.mounts[0].hang(Op::Rename, "trust.crt");
+    let (prepares, held_up) = start_held_up(slow, &two.mounts[0], "rotate --prepare");
+    let _heal = HealWhenDropped(&two.mounts[0]);
+    assert!(held_up);
+    // As a third one does that looks whether they are still needed.
+    let pki = two.pki_at_server();
+    let signer = fs::read(pki.join("ca.crt")).unwrap();
+    let signer = Certificate::from_pem(&signer).unwrap().serial().to_string();
+    let mut aside = 0;
+    for file in fs::read_dir(&pki).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        let serial = own_file(&name, ".key").or(own_file(&name, ".crt"));
+        if serial.is_some_and(|serial| serial != signer) {
+            let to = pki.join(format!(".tmp-{name}-0123456789abcdef"));
+            fs::rename(pki.join(name), to).unwrap();
+            aside += 1;
+        }
+    }
+    assert_eq!(aside, 2);
+    other.ood_ca("rotate --emergency").assert_ok();
+    let replaced = State::of(&pki);
+    two.mounts[0].heal();
+    let outcome = prepares.wait();
+    explained(&outcome.to_string(), || {
+        let new = assert_works(&two);
+        assert!(new.trusts_only_signer(), "a key that may be known");
+        assert_eq!(new.signer, replaced.signer);
+    });
 }
 
 #[test]
